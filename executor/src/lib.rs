@@ -1,0 +1,10 @@
+//! gort: Go's scheduler for futures.
+
+pub(crate) mod facade;
+pub(crate) mod netpoll;
+pub mod net;
+pub(crate) mod os;
+pub mod runtime;
+pub mod signal;
+pub mod time;
+pub(crate) mod wake_list;

@@ -1,0 +1,3 @@
+//! netpoll (helper N writes this)
+#[derive(Debug)]
+pub(crate) struct Netpoll {}

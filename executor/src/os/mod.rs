@@ -1,0 +1,2 @@
+//! The port: one file a mechanism.
+pub(crate) mod thread;
