@@ -184,7 +184,10 @@ fn row(contenders: &[Contender], name: &str, costs: &Costs, options: &Options) -
     let base = base(contenders);
     let mut cells = vec![name.to_owned()];
     match costs {
-        Err(why) => cells.extend(contenders.iter().map(|_| format!("skipped: {why}"))),
+        Err(why) => {
+            cells.push(format!("skipped: {why}"));
+            cells.resize(1 + contenders.len(), "–".to_owned());
+        }
         Ok(costs) => cells.extend(costs.iter().enumerate().map(|(i, own)| {
             if i == base {
                 return duration(median(own.iter().map(|cost| cost.time)));
@@ -316,4 +319,82 @@ fn table(
         },
     );
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn median_of_odd_and_even_counts() {
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
+    }
+
+    #[test]
+    fn durations_choose_their_unit() {
+        assert_eq!(duration(1.25e-7), "125 ns");
+        assert_eq!(duration(1.25e-5), "12.50 µs");
+        assert_eq!(duration(1.25e-2), "12.50 ms");
+    }
+
+    #[test]
+    fn versions_come_from_the_lock_file() {
+        for package in ["tokio", "async-executor", "async-io"] {
+            assert!(
+                version(package).starts_with(|c: char| c.is_ascii_digit()),
+                "{package}"
+            );
+        }
+        assert_eq!(version("no such package"), "?");
+    }
+
+    #[test]
+    fn rows_show_ratios_to_the_base() {
+        let contenders = Contender::all();
+        let cost = |time| Cost { time, cpu: time };
+        let others = contenders
+            .iter()
+            .map(|c| if c.name == BASE { 4e-6 } else { 2e-6 });
+        let costs = Ok(others.map(|time| vec![cost(time); 3]).collect());
+        let cells = row(
+            &contenders,
+            "w",
+            &costs,
+            &Options {
+                cpu: true,
+                ..Options::default()
+            },
+        );
+        for (contender, cell) in contenders.iter().zip(&cells[1..]) {
+            let of_base = contender.name == BASE;
+            assert_eq!(
+                cell,
+                if of_base {
+                    "4.00 µs"
+                } else {
+                    "2.00× (2.00–2.00), CPU 50 %"
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn only_looks_at_names_and_groups() {
+        let options = Options::parse(
+            ["--only", "TCP", "--only", "spawn"]
+                .map(String::from)
+                .into_iter(),
+        );
+        let options = options.expect("valid options");
+        assert!(options.wants("net", "TCP echo"));
+        assert!(options.wants("spawn", "fork-join"));
+        assert!(!options.wants("http", "HTTP"));
+    }
+
+    #[test]
+    fn unknown_options_are_refused() {
+        assert!(Options::parse(["--fast".to_owned()].into_iter()).is_err());
+        assert!(Options::parse(["--rounds".to_owned()].into_iter()).is_err());
+    }
 }
