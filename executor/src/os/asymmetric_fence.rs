@@ -230,7 +230,10 @@ mod tests {
     fn litmus_in_the_mode_of_this_process() {
         init();
         let seen = dekker(20_000, light, || assert!(heavy()));
-        println!("asymmetric: {}, [fast, slow, both] = {seen:?}", is_asymmetric());
+        println!(
+            "asymmetric: {}, [fast, slow, both] = {seen:?}",
+            is_asymmetric()
+        );
         assert_eq!(seen.iter().sum::<usize>(), 20_000);
     }
 
@@ -270,6 +273,9 @@ mod tests {
             .unwrap();
         let stdout = String::from_utf8_lossy(&child.stdout);
         assert!(child.status.success(), "{stdout}");
-        assert!(stdout.contains("1 passed"), "the child ran no test: {stdout}");
+        assert!(
+            stdout.contains("1 passed"),
+            "the child ran no test: {stdout}"
+        );
     }
 }

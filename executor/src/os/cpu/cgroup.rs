@@ -246,7 +246,16 @@ mod tests {
 
     #[test]
     fn nonsense_sets_no_limit() {
-        for text in ["", "max", "100000", "1 0", "0 1", "-1 100000", "a b", "1 2 3"] {
+        for text in [
+            "",
+            "max",
+            "100000",
+            "1 0",
+            "0 1",
+            "-1 100000",
+            "a b",
+            "1 2 3",
+        ] {
             let root = FakeRoot::v2("/", &[("", text)]);
             assert_eq!(cpu_limit(root.path()), None, "{text:?}");
         }
