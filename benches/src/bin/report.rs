@@ -13,13 +13,14 @@ use std::thread;
 use std::time::Duration;
 
 use gort_benches::WORKERS;
-use gort_benches::process::Resource;
+use gort_benches::process::{Resource, cpu_time};
 use gort_benches::workloads::{Contender, GROUPS};
 
 const USAGE: &str = "\
 Compares runtimes and prints a markdown table. Options:
   --rounds N    rounds of each workload (default 11, with --quick 3)
   --only TEXT   only what has TEXT in its name or group; may be repeated
+  --cpu         also the CPU time that an operation takes, in percent of the base's
   --quick       a tenth of the operations, and no measurements of memory and idle CPU
   --list        names only
   --help        this text";
@@ -33,6 +34,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 struct Options {
     rounds: Option<usize>,
     only: Vec<String>,
+    cpu: bool,
     quick: bool,
     list: bool,
     help: bool,
@@ -48,6 +50,7 @@ impl Options {
             match arg.as_str() {
                 "--rounds" => options.rounds = Some(value()?.parse::<usize>()?.max(1)),
                 "--only" => options.only.push(value()?.to_lowercase()),
+                "--cpu" => options.cpu = true,
                 "--quick" => options.quick = true,
                 "--list" => options.list = true,
                 "--help" | "-h" => options.help = true,
@@ -101,10 +104,8 @@ fn report(options: &Options) -> Result<()> {
             } else if options.wants(group, name) {
                 eprintln!("{group}: {name}");
                 let ops = if options.quick { ops.div_ceil(10) } else { ops };
-                rows.push(row(
-                    name,
-                    &compete(&contenders, group, index, ops, options.rounds()),
-                ));
+                let costs = compete(&contenders, group, index, ops, options.rounds());
+                rows.push(row(&contenders, name, &costs, options));
             }
         }
     }
@@ -133,10 +134,18 @@ fn child(contenders: &[Contender], resource: usize, runtime: &str) -> Result<()>
     Ok(())
 }
 
-/// Seconds an operation took: a vector a contender, with an element a round. Or why not.
-type Times = std::result::Result<Vec<Vec<f64>>, String>;
+/// What an operation took, in seconds.
+#[derive(Clone, Copy)]
+struct Cost {
+    time: f64,
+    /// Of all threads, the client's side included.
+    cpu: f64,
+}
 
-fn compete(contenders: &[Contender], group: &str, index: usize, ops: u64, rounds: usize) -> Times {
+/// A vector a contender with an element a round. Or why not.
+type Costs = std::result::Result<Vec<Vec<Cost>>, String>;
+
+fn compete(contenders: &[Contender], group: &str, index: usize, ops: u64, rounds: usize) -> Costs {
     let mut runs = Vec::with_capacity(contenders.len());
     for contender in contenders {
         runs.push(contender.prepare(group, index)?);
@@ -145,16 +154,22 @@ fn compete(contenders: &[Contender], group: &str, index: usize, ops: u64, rounds
     for run in &mut runs {
         run(ops);
     }
-    let mut times = vec![Vec::with_capacity(rounds); runs.len()];
+    let mut costs = vec![Vec::with_capacity(rounds); runs.len()];
     for round in 0..rounds {
         for turn in 0..runs.len() {
             let now = (round + turn) % runs.len();
             // What the one before left to do (threads that go to sleep) shall not count here.
             thread::sleep(Duration::from_millis(2));
-            times[now].push(runs[now](ops).as_secs_f64() / ops as f64);
+            let before = cpu_time();
+            let time = runs[now](ops).as_secs_f64();
+            let cpu = (cpu_time() - before).as_secs_f64();
+            costs[now].push(Cost {
+                time: time / ops as f64,
+                cpu: cpu / ops as f64,
+            });
         }
     }
-    Ok(times)
+    Ok(costs)
 }
 
 fn base(contenders: &[Contender]) -> usize {
@@ -165,20 +180,25 @@ fn base(contenders: &[Contender]) -> usize {
 }
 
 /// The cells of a workload: for the base its time, for the others how much faster they are.
-fn row(name: &str, times: &Times) -> Vec<String> {
-    let contenders = Contender::all();
-    let base = base(&contenders);
+fn row(contenders: &[Contender], name: &str, costs: &Costs, options: &Options) -> Vec<String> {
+    let base = base(contenders);
     let mut cells = vec![name.to_owned()];
-    match times {
+    match costs {
         Err(why) => cells.extend(contenders.iter().map(|_| format!("skipped: {why}"))),
-        Ok(times) => cells.extend(times.iter().enumerate().map(|(i, own)| {
+        Ok(costs) => cells.extend(costs.iter().enumerate().map(|(i, own)| {
             if i == base {
-                return duration(median(own.clone()));
+                return duration(median(own.iter().map(|cost| cost.time)));
             }
-            let ratios: Vec<f64> = times[base].iter().zip(own).map(|(b, t)| b / t).collect();
-            let min = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-            let max = ratios.iter().copied().fold(0.0, f64::max);
-            format!("{:.2}× ({min:.2}–{max:.2})", median(ratios))
+            let rounds = || costs[base].iter().zip(own);
+            let speeds = rounds().map(|(base, own)| base.time / own.time);
+            let min = speeds.clone().fold(f64::INFINITY, f64::min);
+            let max = speeds.clone().fold(0.0, f64::max);
+            let mut cell = format!("{:.2}× ({min:.2}–{max:.2})", median(speeds));
+            if options.cpu {
+                let cpu = 100.0 * median(rounds().map(|(base, own)| own.cpu / base.cpu));
+                let _ = write!(cell, ", CPU {cpu:.0} %");
+            }
+            cell
         })),
     }
     cells
@@ -192,7 +212,8 @@ fn resource_row(contenders: &[Contender], index: usize, name: &str) -> Result<Ve
     }
     let of_base = values[base(contenders)];
     let cell = |(contender, value): (&Contender, &f64)| {
-        if contender.name == BASE || of_base < 1.0 {
+        // Of some microseconds a second, which the measuring itself uses, no percentage is telling.
+        if contender.name == BASE || of_base < 50.0 {
             format!("{value:.0}")
         } else {
             format!("{value:.0} ({:.0} %)", 100.0 * value / of_base)
@@ -218,7 +239,8 @@ fn measure_in_child(contender: &Contender, index: usize) -> Result<f64> {
     Ok(String::from_utf8(output.stdout)?.trim().parse()?)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 1 {

@@ -68,7 +68,7 @@ pub trait Runtime: Send + Sync + Sized + 'static {
     fn yield_now() -> impl Future<Output = ()> + Send;
 
     /// Waits for `duration`.
-    fn sleep(duration: Duration) -> impl Future<Output = ()> + Send;
+    fn sleep(duration: Duration) -> impl Future<Output = ()> + Send + Sync + 'static;
 
     /// Listens on a free port of 127.0.0.1.
     fn listen() -> impl Future<Output = io::Result<Self::Listener>> + Send;

@@ -63,7 +63,7 @@ macro_rules! implement {
                 $krate::task::yield_now()
             }
 
-            fn sleep(duration: Duration) -> impl Future<Output = ()> + Send {
+            fn sleep(duration: Duration) -> impl Future<Output = ()> + Send + Sync + 'static {
                 $krate::time::sleep(duration)
             }
 

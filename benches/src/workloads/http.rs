@@ -1,7 +1,11 @@
 //! HTTP/1.1 with hyper 1: a server and keep-alive clients over loopback, on one runtime.
 
 use std::convert::Infallible;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Empty, Full};
@@ -9,6 +13,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, header};
+use pin_project_lite::pin_project;
 
 use super::{Run, Workload};
 use crate::process;
@@ -19,18 +24,19 @@ const BODY: &[u8] = b"{\"message\":\"Hello, World!\"}";
 type Client = SendRequest<Empty<Bytes>>;
 
 pub(super) fn workloads<R: Runtime>() -> Vec<Workload<R>> {
-    let http = |name, connections, ops| {
-        Workload::prepared(name, ops, move |rt| prepare::<R>(rt, connections))
+    let http = |name, connections, timeout, ops| {
+        Workload::prepared(name, ops, move |rt| prepare::<R>(rt, connections, timeout))
     };
     vec![
-        http("HTTP, 1 keep-alive connection", 1, 2_000),
-        http("HTTP, 64 keep-alive connections", 64, 6_400),
+        http("HTTP, 1 keep-alive connection", 1, false, 3_000),
+        http("HTTP, 64 keep-alive connections", 64, false, 9_600),
+        http("HTTP, 64 connections with header timeouts", 64, true, 9_600),
     ]
 }
 
-fn prepare<R: Runtime>(rt: Arc<R>, connections: usize) -> Result<Run, String> {
+fn prepare<R: Runtime>(rt: Arc<R>, connections: usize, timeout: bool) -> Result<Run, String> {
     process::need_files(2 * connections)?;
-    let mut clients = rt.run(connect::<R>(connections));
+    let mut clients = rt.run(connect::<R>(connections, timeout));
     Ok(Box::new(move |ops| {
         let each = ops / connections as u64;
         let (elapsed, back) = rt.run(exchange::<R>(std::mem::take(&mut clients), each));
@@ -39,13 +45,13 @@ fn prepare<R: Runtime>(rt: Arc<R>, connections: usize) -> Result<Run, String> {
     }))
 }
 
-async fn connect<R: Runtime>(connections: usize) -> Vec<Client> {
+async fn connect<R: Runtime>(connections: usize, timeout: bool) -> Vec<Client> {
     let listener = R::listen().await.expect("listen on 127.0.0.1");
     let addr = R::local_addr(&listener).expect("the listener's address");
     let acceptor = R::spawn(async move {
         for _ in 0..connections {
             let stream = R::accept(&listener).await.expect("accept");
-            R::detach(R::spawn(serve::<R>(stream)));
+            R::detach(R::spawn(serve::<R>(stream, timeout)));
         }
     });
     let mut clients = Vec::with_capacity(connections);
@@ -62,7 +68,9 @@ async fn connect<R: Runtime>(connections: usize) -> Vec<Client> {
     clients
 }
 
-async fn serve<R: Runtime>(stream: R::Stream) {
+/// `timeout` says whether the client has limited time for the head of each request, which sets and
+/// drops a timer for each.
+async fn serve<R: Runtime>(stream: R::Stream, timeout: bool) {
     async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
         let mut response = Response::new(Full::new(Bytes::from_static(BODY)));
         if request.uri().path() != "/" {
@@ -73,8 +81,13 @@ async fn serve<R: Runtime>(stream: R::Stream) {
         Ok(response)
     }
 
-    let connection = hyper::server::conn::http1::Builder::new()
-        .serve_connection(R::hyper_io(stream), service_fn(answer));
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    if timeout {
+        builder
+            .timer(Timer(PhantomData::<R>))
+            .header_read_timeout(Duration::from_secs(30));
+    }
+    let connection = builder.serve_connection(R::hyper_io(stream), service_fn(answer));
     // An error means that the client went away, which is how a workload ends.
     drop(connection.await);
 }
@@ -110,4 +123,37 @@ async fn request(mut client: Client, requests: u64) -> Client {
         assert_eq!(body, BODY);
     }
     client
+}
+
+pin_project! {
+    struct Sleep<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future<Output = ()> + Send + Sync + 'static> hyper::rt::Sleep for Sleep<F> {}
+
+impl<F: Future<Output = ()>> Future for Sleep<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().future.poll(cx)
+    }
+}
+
+/// The timers of a runtime for hyper.
+#[derive(Clone)]
+struct Timer<R>(PhantomData<R>);
+
+impl<R: Runtime> hyper::rt::Timer for Timer<R> {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        Box::pin(Sleep {
+            future: R::sleep(duration),
+        })
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        self.sleep(deadline.saturating_duration_since(Instant::now()))
+    }
 }

@@ -15,7 +15,7 @@ pub(super) fn workloads<R: Runtime>() -> Vec<Workload<R>> {
         Workload::prepared(name, ops, move |rt| prepare::<R>(rt, connections))
     };
     vec![
-        echo("TCP echo, 1 connection", 1, 3_000),
+        echo("TCP echo, 1 connection", 1, 5_000),
         echo("TCP echo, 64 connections", 64, 12_800),
         echo("TCP echo, 1000 connections", 1000, 20_000),
     ]

@@ -9,10 +9,10 @@ use crate::rt::Runtime;
 
 pub(super) fn workloads<R: Runtime>() -> Vec<Workload<R>> {
     vec![
-        Workload::outside("runtime start and drop", 100, |_: &R, ops| {
+        Workload::outside("runtime start and drop", 300, |_: &R, ops| {
             start_drop::<R>(ops)
         }),
-        Workload::outside("runtime start, one task, drop", 100, |_: &R, ops| {
+        Workload::outside("runtime start, one task, drop", 300, |_: &R, ops| {
             start_run_drop::<R>(ops)
         }),
     ]

@@ -25,7 +25,7 @@ pub(super) fn workloads<R: Runtime>() -> Vec<Workload<R>> {
         ),
         Workload::outside(
             "wake from a foreign thread and reply",
-            5_000,
+            10_000,
             wake_and_reply::<R>,
         ),
         Workload::outside(
