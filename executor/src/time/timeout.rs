@@ -1,0 +1,131 @@
+//! [`Timeout`]: a future with a deadline.
+
+use super::error::Elapsed;
+use super::{Duration, Instant, Sleep, sleep_until};
+use pin_project_lite::pin_project;
+use std::future::{Future, IntoFuture};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use tokio::task::coop;
+
+/// Gives `future` at most `duration` to complete.
+///
+/// Returns the future's output, or [`Elapsed`] if the time is up first; the future is then dropped
+/// with the `Timeout`. Every poll goes to the future first and to the clock second: a future that
+/// is ready at once succeeds whatever the duration, and one that does not yield can take longer
+/// than it was given and succeed.
+///
+/// A duration that reaches beyond what the clock can represent is no limit.
+///
+/// # Cancellation
+///
+/// Drop the `Timeout`, which drops the future; [`Timeout::into_inner`] saves it.
+///
+/// # Panics
+///
+/// As [`sleep`](super::sleep()): if it is called outside of a runtime that has timers.
+///
+/// # Examples
+///
+/// ```no_run
+/// use gort::time::{Duration, timeout};
+/// use tokio::sync::oneshot;
+///
+/// # async fn example(answer: oneshot::Receiver<u32>) {
+/// match timeout(Duration::from_millis(10), answer).await {
+///     Ok(answer) => println!("in time: {answer:?}"),
+///     Err(elapsed) => println!("too late: {elapsed}"),
+/// }
+/// # }
+/// ```
+#[track_caller]
+pub fn timeout<F>(duration: Duration, future: F) -> Timeout<F::IntoFuture>
+where
+    F: IntoFuture,
+{
+    // Not `map`: a closure would hide the caller's place from a panic in `sleep_until`.
+    let delay = match Instant::now().checked_add(duration) {
+        Some(deadline) => Some(sleep_until(deadline)),
+        None => None,
+    };
+    Timeout {
+        value: future.into_future(),
+        delay,
+    }
+}
+
+/// Gives `future` until `deadline` to complete.
+///
+/// Everything else is as with [`timeout()`].
+///
+/// # Panics
+///
+/// As [`sleep`](super::sleep()): if it is called outside of a runtime that has timers.
+#[track_caller]
+pub fn timeout_at<F>(deadline: Instant, future: F) -> Timeout<F::IntoFuture>
+where
+    F: IntoFuture,
+{
+    Timeout {
+        value: future.into_future(),
+        delay: Some(sleep_until(deadline)),
+    }
+}
+
+pin_project! {
+    /// The future that [`timeout()`] and [`timeout_at`] return.
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless you `.await` or poll them"]
+    pub struct Timeout<T> {
+        #[pin]
+        value: T,
+        // None: the deadline is beyond the clock.
+        #[pin]
+        delay: Option<Sleep>,
+    }
+}
+
+impl<T> Timeout<T> {
+    /// The future that is given time.
+    pub fn get_ref(&self) -> &T {
+        &self.value
+    }
+
+    /// The future that is given time.
+    pub fn get_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+
+    /// Takes the future out and forgets the deadline.
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+}
+
+impl<T: Future> Future for Timeout<T> {
+    type Output = Result<T::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let had_budget = coop::has_budget_remaining();
+        if let Poll::Ready(output) = this.value.poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        match this.delay.as_pin_mut() {
+            Some(delay) => poll_delay(delay, had_budget, cx).map(Err),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Not generic, so that it is compiled once.
+fn poll_delay(delay: Pin<&mut Sleep>, had_budget: bool, cx: &mut Context<'_>) -> Poll<Elapsed> {
+    let elapsed = if had_budget && !coop::has_budget_remaining() {
+        // The future has used up the budget. If the delay had to yield too, a future that does so
+        // at every poll would never time out.
+        pin!(coop::unconstrained(delay)).poll(cx)
+    } else {
+        delay.poll(cx)
+    };
+    elapsed.map(|()| Elapsed::new())
+}
