@@ -220,13 +220,45 @@ fn resident_bytes() -> f64 {
 
 /// CPU time that all threads of this process have used, in user and kernel mode.
 pub fn cpu_time() -> Duration {
+    usage(libc::RUSAGE_SELF)
+}
+
+/// CPU time that this process and the children it has waited for have used.
+pub fn cpu_time_with_children() -> Duration {
+    usage(libc::RUSAGE_SELF) + usage(libc::RUSAGE_CHILDREN)
+}
+
+fn usage(who: libc::c_int) -> Duration {
     // SAFETY: an all-zero rusage is a valid value of this plain C struct.
     let mut usage: libc::rusage = unsafe { mem::zeroed() };
     // SAFETY: `usage` is a valid place that nobody else knows.
-    let result = unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
+    let result = unsafe { libc::getrusage(who, &mut usage) };
     assert_eq!(result, 0, "getrusage: {}", io::Error::last_os_error());
     let duration = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
     duration(usage.ru_utime) + duration(usage.ru_stime)
+}
+
+/// CPU time that all processes of the machine have used, interrupts and time stolen by the
+/// hypervisor included.
+pub fn machine_cpu_time() -> Duration {
+    /// The columns of /proc/stat that count no work: idle and iowait are waiting, and the two of
+    /// guests are in user and nice already.
+    const NO_WORK: [usize; 4] = [3, 4, 8, 9];
+    let stat = fs::read_to_string("/proc/stat").expect("read /proc/stat");
+    let total = stat
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("cpu "));
+    let ticks: u64 = total
+        .expect("/proc/stat begins with the sum of all CPUs")
+        .split_ascii_whitespace()
+        .enumerate()
+        .filter(|(column, _)| !NO_WORK.contains(column))
+        .map(|(_, ticks)| ticks.parse::<u64>().expect("/proc/stat holds numbers"))
+        .sum();
+    // SAFETY: sysconf has no preconditions.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Duration::from_secs_f64(ticks as f64 / per_second as f64)
 }
 
 /// Makes sure that `files` can be open, as often as there are runtimes under test, and raises the

@@ -10,10 +10,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::{Command, ExitCode};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gort_benches::WORKERS;
-use gort_benches::process::{Resource, cpu_time};
+use gort_benches::process::{Resource, cpu_time, cpu_time_with_children, machine_cpu_time};
 use gort_benches::workloads::{Contender, GROUPS};
 
 const USAGE: &str = "\
@@ -27,6 +27,10 @@ Compares runtimes and prints a markdown table. Options:
 
 /// The runtime that the others are compared with.
 const BASE: &str = "tokio";
+
+/// Share of the CPUs that others may use before the report warns. Chosen: builds beside it let the
+/// ratios of a workload swing by a factor of three from round to round.
+const QUIET: f64 = 0.05;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -94,8 +98,7 @@ fn report(options: &Options) -> Result<()> {
     if let Some((resource, runtime)) = &options.child {
         return child(&contenders, *resource, runtime);
     }
-    // Read before the work of this program itself becomes the load.
-    let machine = machine()?;
+    let watch = Watch::start();
     let mut rows = Vec::new();
     for group in GROUPS {
         for (index, (name, ops)) in contenders[0].list(group).into_iter().enumerate() {
@@ -118,7 +121,15 @@ fn report(options: &Options) -> Result<()> {
         }
     }
     if !options.list {
-        print!("{}", table(&contenders, &rows, &machine, options));
+        print!(
+            "{}",
+            table(
+                &contenders,
+                &rows,
+                &format!("{}; {}", machine()?, watch.stop()),
+                options
+            )
+        );
     }
     Ok(())
 }
@@ -261,7 +272,40 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-/// Processor, kernel and load: what a reader needs in order to judge the numbers.
+/// Watches how much of the machine's CPU time went to others, which is what makes ratios swing.
+struct Watch {
+    start: Instant,
+    machine: Duration,
+    own: Duration,
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self {
+            start: Instant::now(),
+            machine: machine_cpu_time(),
+            own: cpu_time_with_children(),
+        }
+    }
+
+    fn stop(self) -> String {
+        let all = machine_cpu_time() - self.machine;
+        let others = all.saturating_sub(cpu_time_with_children() - self.own);
+        let cpus = thread::available_parallelism().map_or(1, |n| n.get());
+        let share = others.as_secs_f64() / (self.start.elapsed().as_secs_f64() * cpus as f64);
+        let busy = if share > QUIET {
+            ", too busy for the ratios to be trusted"
+        } else {
+            ""
+        };
+        format!(
+            "meanwhile others used {:.0} % of the CPUs{busy}",
+            100.0 * share
+        )
+    }
+}
+
+/// Processor and kernel.
 fn machine() -> Result<String> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpuinfo
@@ -270,12 +314,8 @@ fn machine() -> Result<String> {
         .map_or("unknown processor", |(_, model)| model);
     let cores = thread::available_parallelism()?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let load = fs::read_to_string("/proc/loadavg")?;
-    let load = load.split(' ').next().unwrap_or("?");
     let kernel = kernel.trim();
-    Ok(format!(
-        "{model}, {cores} CPUs, Linux {kernel}, load {load} at the start"
-    ))
+    Ok(format!("{model}, {cores} CPUs, Linux {kernel}"))
 }
 
 /// The version of a package in the workspace's lock file.
