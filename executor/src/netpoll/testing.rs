@@ -1,7 +1,7 @@
 //! A reactor with a thread of its own and a small `block_on`, for the tests of `netpoll` and `net`.
 
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -101,6 +101,16 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
             thread::park_timeout(HUNG);
         }
     }
+}
+
+/// Polls `future` once and requires that it waits.
+pub(crate) async fn assert_pending<F: Future>(mut future: Pin<&mut F>) {
+    poll_fn(|cx| {
+        let ready = future.as_mut().poll(cx).is_ready();
+        assert!(!ready, "ready, although nothing has happened yet");
+        Poll::Ready(())
+    })
+    .await
 }
 
 /// Waits for a condition that another thread is about to bring about.

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use super::testing::{self, Reactor, in_child, no_more_descriptors, wait_until};
+use super::testing::{self, Reactor, assert_pending, in_child, no_more_descriptors, wait_until};
 use super::{Netpoll, Progress, Registration};
 use crate::io::{Interest, Ready};
 use crate::wake_list::WakeList;
@@ -132,7 +132,7 @@ fn readiness_is_armed_again_after_would_block() {
             }));
             // Nothing there: WouldBlock has been seen, and readiness cleared, before the peer
             // writes.
-            assert!(poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_pending())).await);
+            assert_pending(waiting.as_mut()).await;
             peer.write_all(&[round]).unwrap();
             assert_eq!(waiting.await.unwrap(), (1, round));
         }

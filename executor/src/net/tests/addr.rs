@@ -23,10 +23,13 @@ fn addresses_need_no_lookup() {
     assert_eq!(resolve(&both[..]), both);
     assert_eq!(resolve("127.0.0.1:7"), both[..1]);
     assert_eq!(resolve("[::1]:7"), both[1..]);
-    assert_eq!(resolve(&String::from("127.0.0.1:7")), both[..1]);
+    assert_eq!(resolve(String::from("127.0.0.1:7")), both[..1]);
     assert_eq!(resolve(("::1", 7)), both[1..]);
     assert_eq!(resolve((String::from("127.0.0.1"), 7)), both[..1]);
-    assert_eq!(resolve(&&both[..]), both);
+    fn by_reference<T: ToSocketAddrs + ?Sized>(addrs: &T) -> Vec<SocketAddr> {
+        resolve(addrs)
+    }
+    assert_eq!(by_reference("[::1]:7"), both[1..]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use super::{ANY_PORT, Reactor, pair, run, std_listener};
+use super::{ANY_PORT, Reactor, assert_pending, pair, run, std_listener};
 use crate::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use crate::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -79,8 +79,10 @@ fn a_slow_reader_holds_the_writer_up_and_gets_everything() {
 #[test]
 fn a_refused_connection_is_an_error() {
     run(async {
-        let (listener, addr) = std_listener();
-        drop(listener);
+        // A port that is taken, so that no other test gets it, but does not listen.
+        let taken = TcpSocket::new_v4().unwrap();
+        taken.bind(ANY_PORT.into()).unwrap();
+        let addr = taken.local_addr().unwrap();
         let error = TcpStream::connect(addr).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         let error = TcpSocket::new_v4()
@@ -108,7 +110,7 @@ fn a_reset_peer_is_an_error_to_the_reader_and_the_writer() {
         let mut buf = [0; 8];
         let read = {
             let mut read = std::pin::pin!(stream.read(&mut buf));
-            poll_fn(|cx| Poll::Ready(assert!(read.as_mut().poll(cx).is_pending()))).await;
+            assert_pending(read.as_mut()).await;
             drop(peer);
             read.await
         };

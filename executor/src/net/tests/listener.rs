@@ -1,9 +1,8 @@
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::pin::pin;
-use std::task::Poll;
 
-use super::{ANY_PORT, Reactor, in_child, no_more_descriptors, run};
+use super::{ANY_PORT, Reactor, assert_pending, in_child, no_more_descriptors, run};
 use crate::io::{AsyncReadExt, AsyncWriteExt};
 use crate::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -26,7 +25,7 @@ fn poll_accept_one_by_one() {
         let addr = listener.local_addr().unwrap();
         for _ in 0..20 {
             let mut accept = pin!(poll_fn(|cx| listener.poll_accept(cx)));
-            poll_fn(|cx| Poll::Ready(assert!(accept.as_mut().poll(cx).is_pending()))).await;
+            assert_pending(accept.as_mut()).await;
             let client = std::net::TcpStream::connect(addr).unwrap();
             let (_, peer) = accept.await.unwrap();
             assert_eq!(client.local_addr().unwrap(), peer);
@@ -67,7 +66,7 @@ fn a_cancelled_accept_loses_no_connection() {
         for _ in 0..20 {
             let mut client = {
                 let mut cancelled = pin!(listener.accept());
-                poll_fn(|cx| Poll::Ready(assert!(cancelled.as_mut().poll(cx).is_pending()))).await;
+                assert_pending(cancelled.as_mut()).await;
                 std::net::TcpStream::connect(addr).unwrap()
             };
             let (mut stream, peer) = listener.accept().await.unwrap();
@@ -138,7 +137,7 @@ fn shutdown_ends_accept() {
     reactor.block_on(async {
         let listener = TcpListener::bind(ANY_PORT).await.unwrap();
         let mut accept = pin!(listener.accept());
-        poll_fn(|cx| Poll::Ready(assert!(accept.as_mut().poll(cx).is_pending()))).await;
+        assert_pending(accept.as_mut()).await;
         let mut woken = crate::wake_list::WakeList::new();
         reactor.netpoll.shutdown(&mut woken);
         woken.wake_all();

@@ -13,7 +13,7 @@ mod types;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::net::TcpStream;
-use crate::netpoll::testing::{HUNG, Reactor, in_child, no_more_descriptors, run};
+use crate::netpoll::testing::{HUNG, Reactor, assert_pending, in_child, no_more_descriptors, run};
 
 const ANY_PORT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
 
-use super::{Reactor, pair, run};
+use super::{Reactor, assert_pending, pair, run};
 use crate::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use crate::wake_list::WakeList;
 
@@ -19,7 +19,7 @@ fn try_read_and_readable_take_turns() {
         for round in 0..50u8 {
             {
                 let mut readable = pin!(stream.readable());
-                poll_fn(|cx| Poll::Ready(assert!(readable.as_mut().poll(cx).is_pending()))).await;
+                assert_pending(readable.as_mut()).await;
                 peer.write_all(&[round; 3]).unwrap();
                 readable.await.unwrap();
             }
@@ -60,7 +60,7 @@ fn an_operation_of_the_callers_own() {
         assert_eq!(never.unwrap_err().kind(), io::ErrorKind::WouldBlock);
 
         let mut received = pin!(stream.async_io(Interest::READABLE, receive));
-        poll_fn(|cx| Poll::Ready(assert!(received.as_mut().poll(cx).is_pending()))).await;
+        assert_pending(received.as_mut()).await;
         peer.write_all(b"abc").unwrap();
         assert_eq!(received.await.unwrap(), 3);
 
@@ -96,12 +96,12 @@ fn a_stream_moves_between_tasks_while_it_waits() {
         let (stream, mut peer) = pair().await;
         let stream = Arc::new(stream);
         // This task leaves its waker in the slot and goes away; the last one counts.
-        poll_fn(|cx| Poll::Ready(assert!(stream.poll_read_ready(cx).is_pending()))).await;
+        assert_pending(pin!(poll_fn(|cx| stream.poll_read_ready(cx)))).await;
         thread::scope(|scope| {
             scope.spawn(|| {
                 reactor.block_on(async {
                     let mut ready = pin!(poll_fn(|cx| stream.poll_read_ready(cx)));
-                    poll_fn(|cx| Poll::Ready(assert!(ready.as_mut().poll(cx).is_pending()))).await;
+                    assert_pending(ready.as_mut()).await;
                     peer.write_all(b"x").unwrap();
                     ready.await.unwrap();
                 })
@@ -118,7 +118,7 @@ fn after_shutdown_waiting_fails_and_dropping_works() {
         {
             let mut buf = [0; 1];
             let mut read = pin!(stream.read(&mut buf));
-            poll_fn(|cx| Poll::Ready(assert!(read.as_mut().poll(cx).is_pending()))).await;
+            assert_pending(read.as_mut()).await;
             let mut woken = WakeList::new();
             reactor.netpoll.shutdown(&mut woken);
             woken.wake_all();
