@@ -210,7 +210,10 @@ mod tests {
         let start = Instant::now().checked_sub(SECOND * 100).unwrap();
         let mut interval = on(&rig, start, SECOND * 10, MissedTickBehavior::Burst);
         for i in 0..=10 {
-            assert_eq!(tick(&mut interval, &rig), Poll::Ready(start + SECOND * 10 * i));
+            assert_eq!(
+                tick(&mut interval, &rig),
+                Poll::Ready(start + SECOND * 10 * i)
+            );
         }
     }
 

@@ -191,7 +191,12 @@ mod tests {
         let mut sleep = pin!(Sleep::on(rig.timers(), 0, past));
         assert!(!sleep.is_elapsed());
         let waker = rig.waker(1);
-        assert!(sleep.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+        assert!(
+            sleep
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_ready()
+        );
         assert!(sleep.is_elapsed());
     }
 
@@ -210,7 +215,9 @@ mod tests {
         // A task that only ever waits for what is over must give way to others. tokio's own
         // runtime sets the budget here.
         let rig = Rig::new(1);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         let mut sleep = pin!(Sleep::on(rig.timers(), 0, Instant::now()));
         let mut in_a_row = 0;
         runtime.block_on(poll_fn(|cx| {

@@ -43,7 +43,10 @@ pub fn timeout<F>(duration: Duration, future: F) -> Timeout<F::IntoFuture>
 where
     F: IntoFuture,
 {
-    // Not `map`: a closure would hide the caller's place from a panic in `sleep_until`.
+    #[expect(
+        clippy::manual_map,
+        reason = "a closure would hide the caller's place from a panic in `sleep_until`"
+    )]
     let delay = match Instant::now().checked_add(duration) {
         Some(deadline) => Some(sleep_until(deadline)),
         None => None,
@@ -152,7 +155,10 @@ mod tests {
     fn the_future_comes_first() {
         let rig = Rig::new(1);
         let past = Instant::now();
-        assert_eq!(poll(pin!(on(&rig, past, ready(7))), &rig, 1), Poll::Ready(Ok(7)));
+        assert_eq!(
+            poll(pin!(on(&rig, past, ready(7))), &rig, 1),
+            Poll::Ready(Ok(7))
+        );
     }
 
     #[test]
@@ -192,7 +198,9 @@ mod tests {
     #[test]
     fn a_future_that_uses_up_the_budget_still_times_out() {
         let rig = Rig::new(1);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         let greedy = poll_fn(|cx| {
             while let Poll::Ready(coop) = coop::poll_proceed(cx) {
                 coop.made_progress();

@@ -53,7 +53,10 @@ impl Model {
         timer
     }
 
-    fn thread<R: 'static>(self: &Arc<Self>, f: impl FnOnce(&Self) -> R + 'static) -> thread::JoinHandle<R> {
+    fn thread<R: 'static>(
+        self: &Arc<Self>,
+        f: impl FnOnce(&Self) -> R + 'static,
+    ) -> thread::JoinHandle<R> {
         let this = Arc::clone(self);
         thread::spawn(move || f(&this))
     }
@@ -154,7 +157,10 @@ fn a_new_waker_against_firing() {
         let pending = model.poll(&mut timer, &new).is_pending();
         expirer.join().unwrap();
         // Pending: the new waker is in place, and the old one is out of it.
-        assert_eq!((old.get(), new.get()), if pending { (0, 1) } else { (1, 0) });
+        assert_eq!(
+            (old.get(), new.get()),
+            if pending { (0, 1) } else { (1, 0) }
+        );
     });
 }
 
@@ -182,7 +188,11 @@ fn a_drop_against_firing() {
         drop(timer);
         let fired = expirer.join().unwrap();
         assert_eq!(count.get(), fired);
-        assert_eq!(Arc::strong_count(&count), 1, "the entry and its waker are gone");
+        assert_eq!(
+            Arc::strong_count(&count),
+            1,
+            "the entry and its waker are gone"
+        );
         assert_eq!(model.timers.next_deadline(), None);
     });
 }
@@ -219,7 +229,14 @@ fn an_arm_against_shutdown() {
         let count = Count::new();
         let pending = model.poll(&mut timer, &count).is_pending();
         closer.join().unwrap();
-        assert_eq!(count.get(), usize::from(pending), "a pending sleep is woken");
-        assert!(matches!(model.poll(&mut timer, &count), Poll::Ready(Err(_))));
+        assert_eq!(
+            count.get(),
+            usize::from(pending),
+            "a pending sleep is woken"
+        );
+        assert!(matches!(
+            model.poll(&mut timer, &count),
+            Poll::Ready(Err(_))
+        ));
     });
 }

@@ -85,12 +85,7 @@ impl Rig {
         Timer::new(self.timers(), queue)
     }
 
-    pub(super) fn poll(
-        &self,
-        timer: &mut Timer,
-        hours: u32,
-        id: u32,
-    ) -> Poll<Result<(), Error>> {
+    pub(super) fn poll(&self, timer: &mut Timer, hours: u32, id: u32) -> Poll<Result<(), Error>> {
         timer.poll(self.at(hours), &mut Context::from_waker(&self.waker(id)))
     }
 

@@ -118,7 +118,11 @@ fn owners_and_expirers_on_many_threads() {
     let timers = Arc::new(Timers::new(3, Box::new(|| {})));
     let (start, due) = (timers.start, timers.start + HOUR * 50);
     let owners_left = AtomicUsize::new(OWNERS);
-    let (fired, waited, dropped) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (fired, waited, dropped) = (
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+    );
     thread::scope(|s| {
         for owner in 0..OWNERS {
             let (timers, owners_left, waited, dropped) = (&timers, &owners_left, &waited, &dropped);

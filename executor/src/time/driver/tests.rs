@@ -181,7 +181,11 @@ fn a_deadline_beyond_the_clock_is_the_last_one() {
     let millennium = HOUR * 24 * 365 * 1000;
     let waker = rig.waker(1);
     let deadline = rig.at(0) + millennium;
-    assert!(timer.poll(deadline, &mut Context::from_waker(&waker)).is_pending());
+    assert!(
+        timer
+            .poll(deadline, &mut Context::from_waker(&waker))
+            .is_pending()
+    );
     assert!(rig.expire(0, 1_000_000).is_empty());
     assert!(rig.prepare_sleep(0).unwrap() > 500.0 * 365.0 * 24.0);
     rig.timers().end_sleep();
@@ -199,7 +203,8 @@ impl Random {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        ((self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) * u64::from(n) >> 32) as u32
+        let drawn = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
+        ((drawn * u64::from(n)) >> 32) as u32
     }
 }
 
@@ -259,11 +264,14 @@ fn like_a_plain_list() {
                     let fired = rig.expire(queue, hour);
                     let mut by_deadline: Vec<(u32, u32)> =
                         fired.iter().map(|id| (armed[id].1, *id)).collect();
-                    assert!(by_deadline.is_sorted_by_key(|&(at, _)| at), "{by_deadline:?}");
+                    assert!(
+                        by_deadline.is_sorted_by_key(|&(at, _)| at),
+                        "{by_deadline:?}"
+                    );
                     by_deadline.sort_unstable();
                     due.sort_unstable();
                     assert_eq!(by_deadline, due);
-                    fired.iter().for_each(|id| drop(armed.remove(id)));
+                    armed.retain(|id, _| !fired.contains(id));
                 }
             }
             let first = armed.values().map(|&(_, at)| rig.at(at)).min();
