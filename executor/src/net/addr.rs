@@ -201,7 +201,9 @@ impl Resolve for (Ipv6Addr, u16) {
 impl ToSocketAddrs for &[SocketAddr] {}
 impl Resolve for &[SocketAddr] {
     fn resolve(&self, _: Internal) -> Resolving {
-        Resolving::Known(Some(Addrs::Many(self.to_vec().into_iter())))
+        // Owned: the future does not borrow its argument.
+        let addrs = Vec::from(*self);
+        Resolving::Known(Some(Addrs::Many(addrs.into_iter())))
     }
 }
 

@@ -43,6 +43,8 @@ mod slots;
 mod wakeup;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use poll::{Netpoll, Poller};

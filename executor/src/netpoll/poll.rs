@@ -267,3 +267,43 @@ fn cannot_register(e: io::Error) -> io::Error {
         format!("the reactor cannot watch the socket: {e}; {why}"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    /// The event of a socket that is dropped while a poller has it in hand must not reach the
+    /// socket that takes its slot.
+    #[test]
+    fn a_stale_event_finds_nobody() {
+        let netpoll = Netpoll::new(4).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let connect = || {
+            let ours = TcpStream::connect(addr).unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let (peer, _) = listener.accept().unwrap();
+            (mio::net::TcpStream::from_std(ours), peer)
+        };
+        let (mut old, mut peer) = connect();
+        let (old_token, old_io) = netpoll.register(&mut old, Interest::READABLE).unwrap();
+        peer.write_all(b"x").unwrap();
+
+        let mut poller = netpoll.try_lock().unwrap();
+        let Inner { poll, events } = &mut *poller.inner;
+        poll.poll(events, None).unwrap();
+        assert_eq!(events.iter().next().unwrap().token(), old_token);
+
+        netpoll.deregister(&mut old, old_token).unwrap();
+        let (mut new, _peer) = connect();
+        let (new_token, new_io) = netpoll.register(&mut new, Interest::READABLE).unwrap();
+        assert_ne!(old_token, new_token);
+
+        poller.dispatch(&mut WakeList::new());
+        assert!(old_io.try_ready(Interest::READABLE).is_err());
+        assert!(new_io.try_ready(Interest::READABLE).is_err());
+        netpoll.deregister(&mut new, new_token).unwrap();
+    }
+}

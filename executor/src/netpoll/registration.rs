@@ -52,12 +52,22 @@ impl<S: Source> Registration<S> {
     pub(crate) fn new(mut source: S, interest: Interest) -> io::Result<Self> {
         let netpoll = context::netpoll();
         let (token, io) = netpoll.register(&mut source, interest)?;
-        Ok(Registration {
+        Ok(Self::from_parts(source, token, io, netpoll))
+    }
+
+    /// From what [`Netpoll::register`] returned for `source`.
+    pub(super) fn from_parts(
+        source: S,
+        token: Token,
+        io: Arc<ScheduledIo>,
+        netpoll: Arc<Netpoll>,
+    ) -> Self {
+        Registration {
             source: Some(source),
             token,
             io,
             netpoll,
-        })
+        }
     }
 
     /// Takes the source out of the reactor.

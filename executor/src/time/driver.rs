@@ -12,25 +12,29 @@
 //! ```text
 //!   the M that goes to sleep            a thread that arms a timer
 //!   sleep_until := FOREVER              queue.next := deadline
+//!   fence                               fence
 //!   read every queue.next               read sleep_until
 //!   sleep_until := the least of them    deadline < sleep_until: take it back to AWAKE and unpark
 //! ```
 //!
-//! All four accesses are SeqCst, so one of the two reads sees the other side's store: either the M
-//! counts the new deadline in, or the arming thread sees that somebody sleeps too long. The M's
-//! last step, which only spares needless wake-ups, is a compare-exchange from FOREVER: it must not
-//! cover up an AWAKE. The arming thread that moves the word to AWAKE is the one that calls the
-//! hook, so that a burst of early timers costs one wake-up.
+//! Between the two SeqCst fences one of the two reads sees the other side's store: either the M
+//! counts the new deadline in, or the arming thread sees that somebody sleeps too long. The
+//! accesses themselves can be Relaxed. The M's last step, which only spares needless wake-ups, is
+//! a compare-exchange from FOREVER: it must not cover up an AWAKE. The arming thread that moves
+//! the word to AWAKE is the one that calls the hook, so that a burst of early timers costs one
+//! wake-up. Only a timer that is now the first of its queue needs the right-hand side: before any
+//! other there is one that did it.
 //!
 //! The hook must be *latched*, as an eventfd is: called before the M blocks, it keeps the M from
 //! blocking.
 //!
-//! The loom models at the end of this file check this, and firing against polling and cancelling.
+//! The loom models (`driver/models.rs`) check this, and firing against polling, cancelling and
+//! shutdown.
 
 use super::Instant;
 use super::error::Error;
 use super::queue::{Entry, NEVER, TimerQueue};
-use crate::facade::sync::atomic::{AtomicU64, Ordering};
+use crate::facade::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::wake_list::WakeList;
 use std::fmt;
 use std::sync::Arc;
@@ -97,18 +101,19 @@ impl Timers {
     }
 
     fn prepare_sleep_at(&self, now: impl FnOnce() -> Instant) -> Option<Duration> {
-        // SeqCst, with the loads in `earliest`: the sleeper's half of the module's pattern.
-        let before = self.sleep_until.swap(FOREVER, Ordering::SeqCst);
-        debug_assert_eq!(before, AWAKE, "two Ms sleep in netpoll at once");
+        // Relaxed, with the fence: the sleeper's half of the module's pattern.
+        self.sleep_until.store(FOREVER, Ordering::Relaxed);
+        // Pairs with the fence in `unpark_before`.
+        fence(Ordering::SeqCst);
         let earliest = self.earliest();
-        // SeqCst on both outcomes only to keep the word in one order. Failure means that a timer
-        // was armed meanwhile and the hook has been called: netpoll returns at once, so it does
-        // not matter that `earliest` may lack that timer.
+        // Relaxed: the word carries nothing but itself. Failure means that a timer was armed
+        // meanwhile and the hook has been called or is about to be: netpoll returns at once, so it
+        // does not matter that `earliest` may lack that timer.
         let _ = self.sleep_until.compare_exchange(
             FOREVER,
             earliest,
-            Ordering::SeqCst,
-            Ordering::SeqCst,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
         );
         match earliest {
             NEVER => None,
@@ -154,14 +159,17 @@ impl Timers {
 
     /// Wakes the M in netpoll if it would sleep past `deadline`.
     fn unpark_before(&self, deadline: u64) {
-        // SeqCst, after the store in `TimerQueue::arm`: the arming half of the module's pattern.
-        let mut until = self.sleep_until.load(Ordering::SeqCst);
+        // Between the store in `TimerQueue::arm` and the load below: the arming half of the
+        // module's pattern. Pairs with the fence in `prepare_sleep_at`.
+        fence(Ordering::SeqCst);
+        // Relaxed here and in the claim: the word carries nothing but itself.
+        let mut until = self.sleep_until.load(Ordering::Relaxed);
         while deadline < until {
             let claim = self.sleep_until.compare_exchange_weak(
                 until,
                 AWAKE,
-                Ordering::SeqCst,
-                Ordering::SeqCst,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
             );
             match claim {
                 Ok(_) => return (self.unpark)(),
@@ -267,5 +275,11 @@ impl Drop for Timer {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
+pub(super) mod rig;
+#[cfg(all(test, not(loom)))]
+mod stress;
+#[cfg(all(test, not(loom)))]
 mod tests;

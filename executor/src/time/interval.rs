@@ -165,3 +165,97 @@ impl Interval {
         self.period
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::driver::rig::Rig;
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn on(rig: &Rig, start: Instant, period: Duration, behavior: MissedTickBehavior) -> Interval {
+        Interval {
+            delay: Box::pin(Sleep::on(rig.timers(), 0, start)),
+            period,
+            missed_tick_behavior: behavior,
+        }
+    }
+
+    fn tick(interval: &mut Interval, rig: &Rig) -> Poll<Instant> {
+        let waker = rig.waker(1);
+        interval.poll_tick(&mut Context::from_waker(&waker))
+    }
+
+    #[test]
+    fn after_a_missed_tick() {
+        // The table in the documentation of `MissedTickBehavior`.
+        let zero = Instant::now();
+        let at = |ms| zero + Duration::from_millis(ms);
+        for (behavior, expected) in [
+            (MissedTickBehavior::Burst, 100),
+            (MissedTickBehavior::Delay, 175),
+            (MissedTickBehavior::Skip, 150),
+        ] {
+            let next = behavior.next(at(50), at(125), Duration::from_millis(50));
+            assert_eq!(next, at(expected), "{behavior:?}");
+        }
+        // Late by whole periods: the next of the schedule is a period away, not now.
+        let next = MissedTickBehavior::Skip.next(at(50), at(150), Duration::from_millis(50));
+        assert_eq!(next, at(200));
+    }
+
+    #[test]
+    fn a_burst_catches_up_tick_by_tick() {
+        let rig = Rig::new(1);
+        let start = Instant::now().checked_sub(SECOND * 100).unwrap();
+        let mut interval = on(&rig, start, SECOND * 10, MissedTickBehavior::Burst);
+        for i in 0..=10 {
+            assert_eq!(
+                tick(&mut interval, &rig),
+                Poll::Ready(start + SECOND * 10 * i)
+            );
+        }
+    }
+
+    #[test]
+    fn delay_and_skip_leave_ticks_out() {
+        let rig = Rig::new(1);
+        let before = Instant::now();
+        let start = before.checked_sub(SECOND * 100).unwrap();
+        let mut delay = on(&rig, start, SECOND * 3600, MissedTickBehavior::Delay);
+        assert_eq!(tick(&mut delay, &rig), Poll::Ready(start));
+        assert!(delay.delay.deadline() >= before + SECOND * 3600);
+        assert!(tick(&mut delay, &rig).is_pending());
+        let mut skip = on(&rig, start, SECOND * 3600, MissedTickBehavior::Skip);
+        assert_eq!(tick(&mut skip, &rig), Poll::Ready(start));
+        assert_eq!(skip.delay.deadline(), start + SECOND * 3600);
+        assert!(tick(&mut skip, &rig).is_pending());
+    }
+
+    #[test]
+    fn resets() {
+        let rig = Rig::new(1);
+        let hour = SECOND * 3600;
+        let mut interval = on(&rig, rig.at(1), hour, MissedTickBehavior::Burst);
+        assert!(tick(&mut interval, &rig).is_pending());
+        let before = Instant::now();
+        interval.reset();
+        assert!(interval.delay.deadline() >= before + hour);
+        interval.reset_after(Duration::MAX);
+        assert!(interval.delay.deadline() > before + FAR);
+        interval.reset_immediately();
+        assert!(tick(&mut interval, &rig).is_ready());
+        interval.reset_at(rig.at(7));
+        assert!(tick(&mut interval, &rig).is_pending());
+        assert_eq!(rig.timers().next_deadline(), Some(rig.at(7)));
+    }
+
+    /// Well below the longest sleep and far above everything else here.
+    const FAR: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+
+    #[test]
+    #[should_panic(expected = "longer than zero")]
+    fn a_period_of_zero() {
+        let _ = interval_at(Instant::now(), Duration::ZERO);
+    }
+}

@@ -1,8 +1,8 @@
 //! Time: waiting for a moment, at most for a while, or at a regular period.
 //!
-//! - [`sleep`] and [`sleep_until`] wait.
-//! - [`timeout`] and [`timeout_at`] give a future a limit.
-//! - [`interval`] and [`interval_at`] tick.
+//! - [`sleep()`] and [`sleep_until`] wait.
+//! - [`timeout()`] and [`timeout_at`] give a future a limit.
+//! - [`interval()`] and [`interval_at`] tick.
 //!
 //! All of them need a runtime with timers (`Builder::enable_time` or `Builder::enable_all`) at the
 //! place where they are called; the future may then be polled anywhere, also by another executor.
@@ -40,3 +40,15 @@ const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 fn reasonable(duration: Duration) -> Duration {
     duration.min(FAR_FUTURE)
 }
+
+#[cfg(test)]
+const _: () = {
+    const fn thread_safe<T: Send + Sync>() {}
+    const fn unpin<T: Unpin>() {}
+    // As tokio's: services hold these in tasks that move between threads.
+    thread_safe::<Sleep>();
+    thread_safe::<Interval>();
+    thread_safe::<Timeout<()>>();
+    thread_safe::<driver::Timers>();
+    unpin::<Interval>();
+};

@@ -158,8 +158,8 @@ impl TimerQueue {
 
     /// The earliest deadline, or [`NEVER`], without taking the lock.
     pub(super) fn next(&self) -> u64 {
-        // SeqCst: the sleeper's half of the pair that `driver` describes, with the store in `arm`.
-        self.next.load(Ordering::SeqCst)
+        // Relaxed: `driver` puts a fence before it, which pairs with the one after `arm`.
+        self.next.load(Ordering::Relaxed)
     }
 
     /// Registers `entry` for `deadline`, wherever it is in its life, and returns whether it is now
@@ -176,13 +176,7 @@ impl TimerQueue {
         inner.heap.put(entry, deadline);
         lock(&entry.cell).state = State::Registered;
         let first = entry.position() == Some(0);
-        if first {
-            // SeqCst: pairs with the load in `next`; see `driver`.
-            self.next.store(deadline, Ordering::SeqCst);
-        } else {
-            // It may have been the first before.
-            self.raise_next(&inner);
-        }
+        self.update_next(&inner);
         first
     }
 
@@ -207,15 +201,15 @@ impl TimerQueue {
     fn take(&self, entry: &Entry) -> Option<Arc<Entry>> {
         let mut inner = lock(&self.inner);
         let removed = inner.heap.remove(entry);
-        self.raise_next(&inner);
+        self.update_next(&inner);
         drop(inner);
         removed
     }
 
-    /// Brings `next` up to date after removals.
-    fn raise_next(&self, inner: &Inner) {
-        // Relaxed: the minimum has grown or stayed, and whoever acts on the smaller one looks once
-        // too often.
+    /// Brings `next` up to date with the heap.
+    fn update_next(&self, inner: &Inner) {
+        // Relaxed: whoever lowers it puts a fence after it (`driver`), and whoever acts on the
+        // value before it was raised looks once too often.
         self.next
             .store(inner.heap.first().unwrap_or(NEVER), Ordering::Relaxed);
     }
@@ -235,7 +229,7 @@ impl TimerQueue {
                 out.push(waker);
             }
         }
-        self.raise_next(&inner);
+        self.update_next(&inner);
         fired
     }
 
@@ -248,6 +242,6 @@ impl TimerQueue {
                 out.push(waker);
             }
         }
-        self.raise_next(&inner);
+        self.update_next(&inner);
     }
 }

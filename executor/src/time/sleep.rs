@@ -1,12 +1,13 @@
 //! [`Sleep`]: a future that waits for a moment.
 
-use super::driver::Timer;
+use super::driver::{Timer, Timers};
 use super::error::Error;
 use super::{Duration, Instant, reasonable};
 use crate::runtime::context;
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// Waits until `duration` has elapsed: `sleep_until(Instant::now() + duration)`.
@@ -60,10 +61,7 @@ pub fn sleep(duration: Duration) -> Sleep {
 #[track_caller]
 pub fn sleep_until(deadline: Instant) -> Sleep {
     let (timers, queue) = context::timers();
-    Sleep {
-        deadline,
-        timer: Timer::new(timers, queue),
-    }
+    Sleep::on(timers, queue, deadline)
 }
 
 pin_project! {
@@ -102,6 +100,13 @@ pin_project! {
 }
 
 impl Sleep {
+    pub(super) fn on(timers: Arc<Timers>, queue: usize, deadline: Instant) -> Self {
+        Self {
+            deadline,
+            timer: Timer::new(timers, queue),
+        }
+    }
+
     /// When the future completes, or did.
     pub fn deadline(&self) -> Instant {
         self.deadline
@@ -151,5 +156,77 @@ impl Future for Sleep {
             // As in tokio: no caller could do anything but give up.
             Err(error) => panic!("sleep failed: {error}"),
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::driver::rig::{HOUR, Rig};
+    use super::*;
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    #[test]
+    fn reset_moves_the_deadline_and_the_timer() {
+        let rig = Rig::new(1);
+        let mut sleep = pin!(Sleep::on(rig.timers(), 0, rig.at(5)));
+        let waker = rig.waker(1);
+        let mut cx = Context::from_waker(&waker);
+        assert!(sleep.as_mut().poll(&mut cx).is_pending());
+        sleep.as_mut().reset(rig.at(3));
+        assert_eq!(sleep.deadline(), rig.at(3));
+        assert_eq!(rig.expire(0, 3), [1]);
+        assert!(sleep.is_elapsed());
+        assert!(sleep.as_mut().poll(&mut cx).is_ready());
+        assert!(sleep.as_mut().poll(&mut cx).is_ready());
+        sleep.as_mut().reset(rig.at(9));
+        assert!(!sleep.is_elapsed());
+        assert!(sleep.as_mut().poll(&mut cx).is_pending());
+    }
+
+    #[test]
+    fn one_that_was_never_polled_has_not_elapsed() {
+        let rig = Rig::new(1);
+        let past = Instant::now().checked_sub(HOUR).unwrap();
+        let mut sleep = pin!(Sleep::on(rig.timers(), 0, past));
+        assert!(!sleep.is_elapsed());
+        let waker = rig.waker(1);
+        assert!(
+            sleep
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_ready()
+        );
+        assert!(sleep.is_elapsed());
+    }
+
+    #[test]
+    #[should_panic(expected = "shut down")]
+    fn polled_after_the_shutdown_it_panics() {
+        let rig = Rig::new(1);
+        rig.shutdown();
+        let mut sleep = pin!(Sleep::on(rig.timers(), 0, rig.at(1)));
+        let waker = rig.waker(1);
+        let _ = sleep.as_mut().poll(&mut Context::from_waker(&waker));
+    }
+
+    #[test]
+    fn the_budget_makes_it_yield() {
+        // A task that only ever waits for what is over must give way to others. tokio's own
+        // runtime sets the budget here.
+        let rig = Rig::new(1);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let mut sleep = pin!(Sleep::on(rig.timers(), 0, Instant::now()));
+        let mut in_a_row = 0;
+        runtime.block_on(poll_fn(|cx| {
+            while sleep.as_mut().poll(cx).is_ready() {
+                in_a_row += 1;
+                assert!(in_a_row < 10_000, "it never yields");
+            }
+            Poll::Ready(())
+        }));
+        assert!(in_a_row > 0);
     }
 }

@@ -43,7 +43,10 @@ pub fn timeout<F>(duration: Duration, future: F) -> Timeout<F::IntoFuture>
 where
     F: IntoFuture,
 {
-    // Not `map`: a closure would hide the caller's place from a panic in `sleep_until`.
+    #[expect(
+        clippy::manual_map,
+        reason = "a closure would hide the caller's place from a panic in `sleep_until`"
+    )]
     let delay = match Instant::now().checked_add(duration) {
         Some(deadline) => Some(sleep_until(deadline)),
         None => None,
@@ -128,4 +131,88 @@ fn poll_delay(delay: Pin<&mut Sleep>, had_budget: bool, cx: &mut Context<'_>) ->
         delay.poll(cx)
     };
     elapsed.map(|()| Elapsed::new())
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::driver::rig::Rig;
+    use super::*;
+    use std::future::{pending, poll_fn, ready};
+
+    fn on<F: Future>(rig: &Rig, deadline: Instant, value: F) -> Timeout<F> {
+        Timeout {
+            value,
+            delay: Some(Sleep::on(rig.timers(), 0, deadline)),
+        }
+    }
+
+    fn poll<F: Future>(future: Pin<&mut F>, rig: &Rig, id: u32) -> Poll<F::Output> {
+        let waker = rig.waker(id);
+        future.poll(&mut Context::from_waker(&waker))
+    }
+
+    #[test]
+    fn the_future_comes_first() {
+        let rig = Rig::new(1);
+        let past = Instant::now();
+        assert_eq!(
+            poll(pin!(on(&rig, past, ready(7))), &rig, 1),
+            Poll::Ready(Ok(7))
+        );
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_elapses_at_the_first_poll() {
+        let rig = Rig::new(1);
+        let mut timeout = pin!(on(&rig, Instant::now(), pending::<()>()));
+        let elapsed = poll(timeout.as_mut(), &rig, 1);
+        assert_eq!(elapsed, Poll::Ready(Err(Elapsed::new())));
+        let error = std::io::Error::from(Elapsed::new());
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn elapses_when_the_timer_fires() {
+        let rig = Rig::new(1);
+        let mut timeout = pin!(on(&rig, rig.at(2), pending::<()>()));
+        assert!(poll(timeout.as_mut(), &rig, 1).is_pending());
+        assert!(rig.expire(0, 1).is_empty());
+        assert_eq!(rig.expire(0, 2), [1]);
+        let elapsed = poll(timeout.as_mut(), &rig, 1);
+        assert_eq!(elapsed, Poll::Ready(Err(Elapsed::new())));
+    }
+
+    #[test]
+    fn into_inner_gives_the_future_back_and_forgets_the_timer() {
+        let rig = Rig::new(1);
+        let mut timeout = Box::pin(on(&rig, rig.at(2), pending::<()>()));
+        assert!(poll(timeout.as_mut(), &rig, 1).is_pending());
+        drop(timeout);
+        assert_eq!(rig.timers().next_deadline(), None);
+        let mut timeout = on(&rig, rig.at(2), ready(3));
+        *timeout.get_mut() = ready(4);
+        assert_eq!(timeout.get_ref().clone().into_inner(), 4);
+        assert_eq!(timeout.into_inner().into_inner(), 4);
+    }
+
+    #[test]
+    fn a_future_that_uses_up_the_budget_still_times_out() {
+        let rig = Rig::new(1);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let greedy = poll_fn(|cx| {
+            while let Poll::Ready(coop) = coop::poll_proceed(cx) {
+                coop.made_progress();
+            }
+            Poll::<()>::Pending
+        });
+        let mut timeout = pin!(on(&rig, Instant::now(), greedy));
+        let mut polls = 0;
+        let result = runtime.block_on(poll_fn(|cx| {
+            polls += 1;
+            timeout.as_mut().poll(cx)
+        }));
+        assert_eq!((result, polls), (Err(Elapsed::new()), 1));
+    }
 }

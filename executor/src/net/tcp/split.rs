@@ -10,8 +10,8 @@ use bytes::BufMut;
 use super::stream::TcpStream;
 use crate::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 
-/// The reading half of a stream, from [`TcpStream::split`]. Derefs to nothing; what both halves
-/// share can be reached through [`AsRef<TcpStream>`](AsRef).
+/// The reading half of a stream, from [`TcpStream::split`]. Options and what else both halves
+/// share are reached through its [`AsRef<TcpStream>`](AsRef).
 #[derive(Debug)]
 pub struct ReadHalf<'a>(&'a TcpStream);
 
