@@ -58,3 +58,11 @@ pub(crate) mod wake_list;
 mod root;
 #[cfg(not(loom))]
 pub use root::*;
+
+/// For `tests/conformance`; not part of the API.
+#[cfg(not(loom))]
+#[doc(hidden)]
+pub mod __conformance {
+    pub use crate::os::thread::conformance::{Handle, selected, spawn};
+    pub use crate::runtime::ThreadBackend;
+}

@@ -124,7 +124,11 @@ impl Mark {
     fn enter_contended(&self, word: &Ownership, claim: Claim) -> bool {
         let request = (claim.0 & !KIND) | REQUEST;
         // AcqRel: a withdrawal passes nothing on, a failure shows TAKEN; kept simple.
-        if word.0.compare_exchange(request, claim.0, AcqRel, Acquire).is_ok() {
+        if word
+            .0
+            .compare_exchange(request, claim.0, AcqRel, Acquire)
+            .is_ok()
+        {
             return true;
         }
         // The taker itself may have withdrawn in between.
@@ -201,18 +205,26 @@ impl Ownership {
     #[must_use]
     pub(crate) fn take(&self, observed: Observed, mark: &Mark) -> bool {
         let request = (observed.0 & !KIND) | REQUEST;
-        if self.0.compare_exchange(observed.0, request, AcqRel, Relaxed).is_err() {
+        if self
+            .0
+            .compare_exchange(observed.0, request, AcqRel, Relaxed)
+            .is_err()
+        {
             return false;
         }
         // Acquire pairs with `leave`.
         if !fence::heavy() || mark.0.load(Acquire) {
             // In scheduler code, or the kernel refused the fence and nothing is known. A failure
             // means that the M has withdrawn the request itself.
-            let _ = self.0.compare_exchange(request, observed.0, AcqRel, Relaxed);
+            let _ = self
+                .0
+                .compare_exchange(request, observed.0, AcqRel, Relaxed);
             return false;
         }
         let taken = (observed.0 & !(TICK - 1)) | TAKEN;
-        self.0.compare_exchange(request, taken, AcqRel, Relaxed).is_ok()
+        self.0
+            .compare_exchange(request, taken, AcqRel, Relaxed)
+            .is_ok()
     }
 }
 
@@ -247,7 +259,9 @@ mod loom_tests {
 
         /// The taker's side: takes P if it can, and uses it as another M would.
         fn retake(&self) -> bool {
-            let Some(observed) = self.word.observe() else { return false };
+            let Some(observed) = self.word.observe() else {
+                return false;
+            };
             assert_eq!(observed.machine(), 1);
             let taken = self.word.take(observed, &self.mark);
             if taken {
@@ -310,12 +324,14 @@ mod loom_tests {
             model.mark.leave();
             let taker = {
                 let model = model.clone();
-                loom::thread::spawn(move || model.retake() || {
-                    match model.word.observe() {
-                        Some(observed) if observed.machine() == 1 => {
-                            model.word.take(observed, &model.mark)
+                loom::thread::spawn(move || {
+                    model.retake() || {
+                        match model.word.observe() {
+                            Some(observed) if observed.machine() == 1 => {
+                                model.word.take(observed, &model.mark)
+                            }
+                            _ => false,
                         }
-                        _ => false,
                     }
                 })
             };

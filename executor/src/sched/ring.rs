@@ -61,7 +61,9 @@ impl<T> Ring<T> {
         Self {
             head: Padded(AtomicUsize::new(0)),
             tail: Padded(AtomicUsize::new(0)),
-            slots: (0..CAPACITY).map(|_| AtomicPtr::new(ptr::null_mut())).collect(),
+            slots: (0..CAPACITY)
+                .map(|_| AtomicPtr::new(ptr::null_mut()))
+                .collect(),
         }
     }
 
@@ -108,7 +110,9 @@ impl<T> Ring<T> {
             *slot = NonNull::new(self.slots[(head + index) & MASK].load(Relaxed));
         }
         // Release as every head move; a thief that came first makes it fail.
-        self.head.compare_exchange(head, head + CAPACITY / 2, Release, Relaxed).ok()?;
+        self.head
+            .compare_exchange(head, head + CAPACITY / 2, Release, Relaxed)
+            .ok()?;
         Some(half)
     }
 
@@ -125,7 +129,10 @@ impl<T> Ring<T> {
             let item = self.slots[head & MASK].load(Relaxed);
             // The producer overwrites slots itself, so Release is for form's sake only: it keeps
             // the rule that every head move follows its reads.
-            match self.head.compare_exchange_weak(head, head + 1, Release, Relaxed) {
+            match self
+                .head
+                .compare_exchange_weak(head, head + 1, Release, Relaxed)
+            {
                 Ok(_) => return NonNull::new(item),
                 Err(actual) => head = actual,
             }
@@ -156,7 +163,11 @@ impl<T> Ring<T> {
                 target.slots[(target_tail + index - 1) & MASK].store(item, Relaxed);
             }
             // Release pairs with the victim's Acquire load of its head before it overwrites.
-            if self.head.compare_exchange(head, head + count, Release, Relaxed).is_ok() {
+            if self
+                .head
+                .compare_exchange(head, head + count, Release, Relaxed)
+                .is_ok()
+            {
                 if count > 1 {
                     target.tail.store(target_tail + count - 1, Release);
                 }
@@ -247,7 +258,11 @@ mod loom_tests {
 
     fn check(mut seen: Vec<usize>, count: usize) {
         seen.sort_unstable();
-        assert_eq!(seen, (0..count).collect::<Vec<_>>(), "every item exactly once");
+        assert_eq!(
+            seen,
+            (0..count).collect::<Vec<_>>(),
+            "every item exactly once"
+        );
     }
 
     /// One producer that pushes, pops and spills; one thief. Nothing is lost or doubled.
