@@ -197,7 +197,7 @@ pub(crate) fn spawn(options: &Options, f: Box<dyn FnOnce() + Send>) -> io::Resul
     }
 }
 
-/// A thread as its back end knows it. Dropping one leaks it: whatever the thread still uses stays.
+/// A thread as its back end knows it.
 enum Thread {
     Raw(raw::Thread),
     Std(std_thread::Thread),
@@ -274,10 +274,14 @@ impl JoinHandle {
 
 impl Drop for JoinHandle {
     fn drop(&mut self) {
-        if self.lost_in_fork() {
+        let Some(thread) = self.thread.take() else {
             return;
-        }
-        if let Some(thread) = self.thread.take() {
+        };
+        if self.lost_in_fork() {
+            // Not even dropped: std would detach it, and glibc free what this process's copy of it
+            // no longer describes.
+            std::mem::forget(thread);
+        } else {
             reaper::adopt(JoinHandle {
                 thread: Some(thread),
                 job: self.job.clone(),
