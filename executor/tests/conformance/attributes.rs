@@ -60,7 +60,7 @@ pub(crate) fn comm(threads: Threads) {
 }
 
 pub(crate) fn set_name_affinity_sched(threads: Threads) {
-    // SAFETY (the whole item): calls on the thread itself, with locals of the right type.
+    // SAFETY: calls on the thread itself, with locals of the right type.
     threads.each(|_| unsafe {
         let me = libc::pthread_self();
         let mut name = [0; 16];

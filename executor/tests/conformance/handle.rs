@@ -46,7 +46,9 @@ pub(crate) fn dropped_handles_are_reaped(threads: Threads) {
             for _ in 0..THREADS {
                 let go_on = go_on.clone();
                 // Dropped while the thread certainly runs.
-                drop(threads.spawn(move || drop(go_on.wait())));
+                drop(threads.spawn(move || {
+                    go_on.wait();
+                }));
             }
             go_on.wait();
         }

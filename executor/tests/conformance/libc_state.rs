@@ -48,7 +48,7 @@ fn text(pointer: *const c_char) -> String {
 }
 
 pub(crate) fn locale_and_ctype(threads: Threads) {
-    // SAFETY (the whole item): plain calls with valid C strings and buffers; locales are freed
+    // SAFETY: plain calls with valid C strings and buffers; locales are freed
     // after the thread has left them.
     threads.each(|_| unsafe {
         assert!(libc::isalpha(i32::from(b'a')) != 0 && libc::isalpha(i32::from(b'1')) == 0);

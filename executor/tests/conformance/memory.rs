@@ -58,7 +58,7 @@ impl Drop for CountsDrops {
 thread_local! {
     static FRESH: Cell<u32> = const { Cell::new(0x5a5a) };
     static ONE: RefCell<Option<CountsDrops>> = const { RefCell::new(None) };
-    static MANY: RefCell<Vec<CountsDrops>> = RefCell::new(Vec::new());
+    static MANY: RefCell<Vec<CountsDrops>> = const { RefCell::new(Vec::new()) };
 }
 
 pub(crate) fn thread_local_drop(threads: Threads) {
@@ -89,7 +89,9 @@ pub(crate) fn thousand_threads(threads: Threads) {
         .map(|_| {
             let all = all.clone();
             threads
-                .try_spawn("m", 128 << 10, move || drop(all.wait()))
+                .try_spawn("m", 128 << 10, move || {
+                    all.wait();
+                })
                 .expect("a thousand threads")
         })
         .collect();

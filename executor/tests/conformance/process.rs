@@ -47,7 +47,10 @@ pub(crate) fn commands(threads: Threads) {
 }
 
 pub(crate) fn fork_in_a_thread(threads: Threads) {
-    threads.each(|_| {
+    // std locks a table when a thread starts or ends; no fork may come at that moment.
+    let meet = Barrier::new(THREADS);
+    threads.each(move |_| {
+        meet.wait();
         for _ in 0..3 {
             in_forked_child(|| {
                 let texts: Vec<String> = (0..100).map(|i| i.to_string()).collect();
@@ -57,6 +60,7 @@ pub(crate) fn fork_in_a_thread(threads: Threads) {
                 in_forked_child(|| {});
             });
         }
+        meet.wait();
     });
 }
 
@@ -103,7 +107,9 @@ pub(crate) fn handles_after_fork(threads: Threads) {
     let go_on = Arc::new(Barrier::new(4));
     let spawn = || {
         let go_on = go_on.clone();
-        threads.spawn(move || drop(go_on.wait()))
+        threads.spawn(move || {
+            go_on.wait();
+        })
     };
     let (joined, dropped) = (spawn(), spawn());
     // This one is with the reaper when the fork comes.
@@ -174,7 +180,9 @@ fn recurse(depth: usize) -> usize {
 pub(crate) fn overflow(threads: Threads) {
     // Beside threads that are fine, so that the right one must be found.
     let others: Vec<_> = (0..3).map(|_| threads.spawn(std::thread::park)).collect();
-    let handle = threads.try_spawn("deep", STACK, || drop(black_box(recurse(0))));
+    let handle = threads.try_spawn("deep", STACK, || {
+        black_box(recurse(0));
+    });
     join(handle.unwrap());
     drop(others);
     panic!("a thread survived the overflow of its stack");

@@ -28,10 +28,8 @@ pub(crate) fn keys_and_destructors(threads: Threads) {
         .map(|_| {
             let mut key = 0;
             // SAFETY: the destructor takes any value.
-            assert_eq!(
-                unsafe { libc::pthread_key_create(&mut key, Some(count)) },
-                0
-            );
+            let rc = unsafe { libc::pthread_key_create(&mut key, Some(count)) };
+            assert_eq!(rc, 0);
             key
         })
         .collect();
