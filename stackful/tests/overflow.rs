@@ -26,6 +26,8 @@ fn recurse(depth: u64) -> u64 {
     recurse(depth + 1) + black_box(frame)[3]
 }
 
+// Kept out of its caller, whose frame it would make too large for every branch.
+#[inline(never)]
 fn one_frame() -> u8 {
     let frame = black_box([1_u8; 1 << 20]);
     black_box(&frame)[black_box(77)]
