@@ -1,8 +1,9 @@
 //! gort: Go's scheduler for futures.
 
 pub(crate) mod facade;
-pub(crate) mod netpoll;
+pub mod io;
 pub mod net;
+pub(crate) mod netpoll;
 pub(crate) mod os;
 pub mod runtime;
 pub mod signal;

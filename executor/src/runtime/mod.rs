@@ -1,5 +1,8 @@
 //! The face (provisional skeleton; the lead replaces it).
 pub(crate) mod context;
+pub(crate) mod histogram;
+
+pub use histogram::HistogramSnapshot;
 
 /// How the Ms' OS threads are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
