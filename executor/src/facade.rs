@@ -6,14 +6,10 @@
 //! facade; everything else uses std directly.
 
 #[cfg(loom)]
-pub(crate) use loom::{
-    cell::UnsafeCell,
-    hint, sync,
-    thread,
-};
+pub(crate) use loom::{cell::UnsafeCell, sync};
 
 #[cfg(not(loom))]
-pub(crate) use std::{hint, sync, thread};
+pub(crate) use std::sync;
 
 /// `std::cell::UnsafeCell` behind loom's interface: access only inside a closure, so that loom can
 /// see when it begins and ends.

@@ -12,7 +12,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use self::smol::Smol;
-#[cfg(feature = "gort")]
 pub use self::tokio_api::Gort;
 pub use self::tokio_api::Tokio;
 

@@ -111,7 +111,6 @@ implement! {
     Tokio, "tokio", tokio
 }
 
-#[cfg(feature = "gort")]
 implement! {
     /// gort's multi-thread runtime.
     Gort, "gort", gort

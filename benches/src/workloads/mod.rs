@@ -118,7 +118,6 @@ impl Contender {
     /// Every runtime that takes part.
     pub fn all() -> Vec<Self> {
         vec![
-            #[cfg(feature = "gort")]
             Self::of::<rt::Gort>(),
             Self::of::<rt::Tokio>(),
             Self::of::<rt::Smol>(),

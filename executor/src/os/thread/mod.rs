@@ -21,6 +21,10 @@ pub(crate) fn spawn(options: &Options, f: Box<dyn FnOnce() + Send>) -> io::Resul
 }
 
 impl JoinHandle {
+    pub(crate) fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+
     pub(crate) fn join(self) -> std::thread::Result<()> {
         self.0.join()
     }

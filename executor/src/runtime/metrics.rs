@@ -1,0 +1,191 @@
+//! What a running runtime shows of itself.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::histogram::HistogramSnapshot;
+use crate::os::clock;
+use crate::sched::Scheduler;
+
+/// Reads a runtime's counters. They are read one by one while the runtime goes on, so they need
+/// not fit together exactly.
+#[derive(Clone, Debug)]
+pub struct RuntimeMetrics {
+    scheduler: Arc<Scheduler>,
+}
+
+/// What one processor (P) did since the runtime started.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ProcessorMetrics {
+    /// The processor's number, from 0.
+    pub index: usize,
+    /// Polls begun.
+    pub polls: u64,
+    /// Tasks that came from the LIFO slot.
+    pub from_runnext: u64,
+    /// Tasks taken from the global queue.
+    pub from_global: u64,
+    /// Tasks stolen from other processors.
+    pub stolen: u64,
+    /// Tasks that the full local queue spilled to the global one.
+    pub spilled: u64,
+    /// Looks at the sockets without waiting.
+    pub netpolls: u64,
+    /// Times that the processor was taken from a thread that was stuck in a poll.
+    pub retaken: u64,
+    /// Tasks in the local queue now.
+    pub queued: usize,
+}
+
+/// What one machine (M), a worker thread, did since the runtime started.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MachineMetrics {
+    /// The machine's number, from 0.
+    pub number: usize,
+    /// The kernel's id of the thread; `None` if it has ended.
+    pub thread_id: Option<i32>,
+    /// Polls begun.
+    pub polls: u64,
+    /// Times that it went to sleep for want of work.
+    pub parks: u64,
+    /// Times that it waited for sockets and timers.
+    pub netpoll_waits: u64,
+    /// CPU time that the thread has used; `None` if it has ended.
+    pub cpu_time: Option<Duration>,
+}
+
+impl RuntimeMetrics {
+    pub(super) fn new(scheduler: Arc<Scheduler>) -> Self {
+        Self { scheduler }
+    }
+
+    /// The number of processors.
+    pub fn num_workers(&self) -> usize {
+        self.scheduler.processors.len()
+    }
+
+    /// Tasks that have been spawned and have not completed.
+    pub fn num_alive_tasks(&self) -> usize {
+        let (spawned, completed) = self.scheduler.task_counts();
+        spawned.saturating_sub(completed) as usize
+    }
+
+    /// Tasks that have been spawned so far, blocking closures included.
+    pub fn spawned_tasks_count(&self) -> u64 {
+        self.scheduler.task_counts().0
+    }
+
+    /// Tasks in the global queue.
+    pub fn global_queue_depth(&self) -> usize {
+        self.scheduler.global.len()
+    }
+
+    /// Threads for blocking closures.
+    pub fn num_blocking_threads(&self) -> usize {
+        self.scheduler.blocking.snapshot().0
+    }
+
+    /// Threads for blocking closures that wait for one.
+    pub fn num_idle_blocking_threads(&self) -> usize {
+        self.scheduler.blocking.snapshot().1
+    }
+
+    /// Blocking closures that wait for a thread.
+    pub fn blocking_queue_depth(&self) -> usize {
+        self.scheduler.blocking.snapshot().2
+    }
+
+    /// Processors that no thread holds now.
+    pub fn num_idle_processors(&self) -> usize {
+        self.scheduler.idle.snapshot().0 as usize
+    }
+
+    /// Threads that look for work now.
+    pub fn num_spinning(&self) -> usize {
+        self.scheduler.idle.snapshot().1 as usize
+    }
+
+    /// Times that a worker thread was wanted and the system refused to start one.
+    pub fn refused_threads_count(&self) -> u64 {
+        self.scheduler.refused_machines.load(Relaxed)
+    }
+
+    /// What each processor did.
+    pub fn processors(&self) -> Vec<ProcessorMetrics> {
+        let metrics = |p: &crate::sched::processor::Processor| ProcessorMetrics {
+            index: p.index as usize,
+            polls: p.stats.polls.get(),
+            from_runnext: p.stats.from_runnext.get(),
+            from_global: p.stats.from_global.get(),
+            stolen: p.stats.stolen.get(),
+            spilled: p.stats.spilled.get(),
+            netpolls: p.stats.netpolls.get(),
+            retaken: p.stats.retaken.get(),
+            queued: p.ring.len(),
+        };
+        self.scheduler.processors.iter().map(metrics).collect()
+    }
+
+    /// What each machine did.
+    pub fn machines(&self) -> Vec<MachineMetrics> {
+        let metrics = |m: Arc<crate::sched::machine::Machine>| {
+            let thread_id = Some(m.tid.load(Relaxed)).filter(|tid| *tid != 0);
+            MachineMetrics {
+                number: m.number as usize,
+                thread_id,
+                polls: m.stats.polls.get(),
+                parks: m.stats.parks.get(),
+                netpoll_waits: m.stats.netpoll_waits.get(),
+                cpu_time: thread_id.and_then(clock::thread_cpu_time),
+            }
+        };
+        self.scheduler.all_machines().into_iter().map(metrics).collect()
+    }
+
+    /// How long tasks sat in a queue before they ran; every 8th transition is sampled.
+    pub fn schedule_latency(&self) -> HistogramSnapshot {
+        let mut all = HistogramSnapshot::new();
+        for p in &self.scheduler.processors {
+            p.latency.merge_into(&mut all);
+        }
+        all
+    }
+}
+
+/// The tables that the examples print.
+impl fmt::Display for RuntimeMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:>4} {:>12} {:>12} {:>12} {:>10} {:>10} {:>10} {:>8}",
+            "P", "polls", "runnext", "global", "stolen", "spilled", "netpolls", "retaken"
+        )?;
+        for p in self.processors() {
+            writeln!(
+                f,
+                "{:>4} {:>12} {:>12} {:>12} {:>10} {:>10} {:>10} {:>8}",
+                p.index, p.polls, p.from_runnext, p.from_global, p.stolen, p.spilled, p.netpolls,
+                p.retaken
+            )?;
+        }
+        writeln!(
+            f,
+            "{:>4} {:>12} {:>12} {:>12} {:>10} {:>10}",
+            "M", "polls", "parks", "netpoll", "cpu ms", "thread"
+        )?;
+        for m in self.machines() {
+            let cpu = m.cpu_time.map_or("-".into(), |cpu| cpu.as_millis().to_string());
+            let thread = m.thread_id.map_or("ended".into(), |tid| tid.to_string());
+            writeln!(
+                f,
+                "{:>4} {:>12} {:>12} {:>12} {:>10} {:>10}",
+                m.number, m.polls, m.parks, m.netpoll_waits, cpu, thread
+            )?;
+        }
+        Ok(())
+    }
+}
