@@ -5,7 +5,13 @@ use gort::runtime::Builder;
 fn runtimes() -> Vec<gort::runtime::Runtime> {
     let mut all = vec![Builder::new_current_thread().enable_all().build().unwrap()];
     for workers in [1, 2, 4] {
-        all.push(Builder::new_multi_thread().worker_threads(workers).enable_all().build().unwrap());
+        all.push(
+            Builder::new_multi_thread()
+                .worker_threads(workers)
+                .enable_all()
+                .build()
+                .unwrap(),
+        );
     }
     all
 }
