@@ -51,10 +51,17 @@ pub mod task;
 #[cfg(loom)]
 pub(crate) mod task;
 pub mod time;
-#[cfg(not(loom))]
 pub(crate) mod wake_list;
 
 #[cfg(not(loom))]
 mod root;
 #[cfg(not(loom))]
 pub use root::*;
+
+/// For `tests/conformance`; not part of the API.
+#[cfg(not(loom))]
+#[doc(hidden)]
+pub mod __conformance {
+    pub use crate::os::thread::conformance::{Handle, selected, spawn};
+    pub use crate::runtime::ThreadBackend;
+}

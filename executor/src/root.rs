@@ -7,9 +7,9 @@ use crate::task::JoinHandle;
 
 #[cfg(feature = "macros")]
 pub use gort_macros::{main, test};
+pub use tokio::pin;
 #[cfg(feature = "macros")]
 pub use tokio::{join, select, try_join};
-pub use tokio::pin;
 
 /// Spawns a task on the current runtime and returns a handle to its output.
 ///
@@ -43,7 +43,9 @@ where
     let location = std::panic::Location::caller();
     let mut future = Some(future);
     let spawned = context::with_current(|handle| {
-        handle.scheduler().spawn(future.take().expect("spawned once"), location)
+        handle
+            .scheduler()
+            .spawn(future.take().expect("spawned once"), location)
     });
     match spawned {
         Ok(join) => join,

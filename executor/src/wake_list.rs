@@ -21,10 +21,6 @@ impl WakeList {
         self.wakers.push(waker);
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.wakers.len()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.wakers.is_empty()
     }

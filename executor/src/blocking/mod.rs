@@ -216,7 +216,10 @@ impl Pool {
             }
             state.waiting += 1;
             state = match deadline {
-                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => self
+                    .work
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
                     self.work
                         .wait_timeout(state, deadline - now)
@@ -245,13 +248,19 @@ impl Pool {
         let mut state = self.state();
         while state.threads != 0 {
             state = match deadline {
-                None => self.ended.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => self
+                    .ended
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return false;
                     }
-                    self.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                    self.ended
+                        .wait_timeout(state, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
                 }
             };
         }

@@ -16,5 +16,8 @@ pub(crate) fn thread_cpu_time(tid: i32) -> Option<Duration> {
         }
         time.assume_init()
     };
-    Some(Duration::new(time.tv_sec.try_into().ok()?, time.tv_nsec.try_into().ok()?))
+    Some(Duration::new(
+        time.tv_sec.try_into().ok()?,
+        time.tv_nsec.try_into().ok()?,
+    ))
 }

@@ -56,7 +56,11 @@ impl Parker {
     /// Consumes a notification, sleeping until there is one or `timeout` is over. False: it timed
     /// out. Owner only.
     pub(crate) fn park(&self, timeout: Option<Duration>) -> bool {
-        if self.state.compare_exchange(EMPTY, PARKED, Acquire, Acquire).is_err() {
+        if self
+            .state
+            .compare_exchange(EMPTY, PARKED, Acquire, Acquire)
+            .is_err()
+        {
             return self.consume();
         }
         let deadline = timeout.and_then(|timeout| std::time::Instant::now().checked_add(timeout));
@@ -76,7 +80,11 @@ impl Parker {
     /// (the notification is consumed) and must not. Owner only.
     #[must_use]
     pub(crate) fn begin_elsewhere(&self) -> bool {
-        if self.state.compare_exchange(EMPTY, ELSEWHERE, Acquire, Acquire).is_ok() {
+        if self
+            .state
+            .compare_exchange(EMPTY, ELSEWHERE, Acquire, Acquire)
+            .is_ok()
+        {
             return true;
         }
         self.consume();

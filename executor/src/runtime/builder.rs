@@ -212,7 +212,10 @@ impl Builder {
     /// If `capacity` is 0.
     #[track_caller]
     pub fn max_io_events_per_tick(&mut self, capacity: usize) -> &mut Self {
-        assert!(capacity > 0, "max_io_events_per_tick must be greater than 0");
+        assert!(
+            capacity > 0,
+            "max_io_events_per_tick must be greater than 0"
+        );
         self.io_events = capacity;
         self
     }
@@ -257,7 +260,9 @@ impl Builder {
     pub fn build(&mut self) -> io::Result<Runtime> {
         let processors = match self.flavor {
             Flavor::CurrentThread => 1,
-            Flavor::MultiThread => self.worker_threads.unwrap_or_else(cpu::default_worker_count),
+            Flavor::MultiThread => self
+                .worker_threads
+                .unwrap_or_else(cpu::default_worker_count),
         };
         if processors > MAX_WORKERS {
             return Err(io::Error::new(

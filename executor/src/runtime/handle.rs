@@ -76,7 +76,10 @@ impl Handle {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn enter(&self) -> EnterGuard<'_> {
-        EnterGuard { _context: context::enter(self), _runtime: std::marker::PhantomData }
+        EnterGuard {
+            _context: context::enter(self),
+            _runtime: std::marker::PhantomData,
+        }
     }
 
     /// Spawns a task. It begins to run at once, whether or not the handle is awaited.
@@ -97,7 +100,8 @@ impl Handle {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        self.scheduler.spawn_blocking(f, std::panic::Location::caller())
+        self.scheduler
+            .spawn_blocking(f, std::panic::Location::caller())
     }
 
     /// Runs a future to completion on the calling thread, with this runtime current.
@@ -153,7 +157,11 @@ impl Spawn for Handle {
     }
 
     fn status(&self) -> Result<(), SpawnError> {
-        if self.scheduler.is_closed() { Err(SpawnError::shutdown()) } else { Ok(()) }
+        if self.scheduler.is_closed() {
+            Err(SpawnError::shutdown())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -174,11 +182,15 @@ pub struct TryCurrentError {
 
 impl TryCurrentError {
     pub(crate) fn missing() -> Self {
-        Self { thread_local_destroyed: false }
+        Self {
+            thread_local_destroyed: false,
+        }
     }
 
     pub(crate) fn thread_local_destroyed() -> Self {
-        Self { thread_local_destroyed: true }
+        Self {
+            thread_local_destroyed: true,
+        }
     }
 
     /// Whether there is no runtime because none was entered.
@@ -204,4 +216,3 @@ impl fmt::Display for TryCurrentError {
 }
 
 impl Error for TryCurrentError {}
-

@@ -143,7 +143,11 @@ impl RuntimeMetrics {
                 cpu_time: thread_id.and_then(clock::thread_cpu_time),
             }
         };
-        self.scheduler.all_machines().into_iter().map(metrics).collect()
+        self.scheduler
+            .all_machines()
+            .into_iter()
+            .map(metrics)
+            .collect()
     }
 
     /// How long tasks sat in a queue before they ran; every 8th transition is sampled.
@@ -168,7 +172,13 @@ impl fmt::Display for RuntimeMetrics {
             writeln!(
                 f,
                 "{:>4} {:>12} {:>12} {:>12} {:>10} {:>10} {:>10} {:>8}",
-                p.index, p.polls, p.from_runnext, p.from_global, p.stolen, p.spilled, p.netpolls,
+                p.index,
+                p.polls,
+                p.from_runnext,
+                p.from_global,
+                p.stolen,
+                p.spilled,
+                p.netpolls,
                 p.retaken
             )?;
         }
@@ -178,7 +188,9 @@ impl fmt::Display for RuntimeMetrics {
             "M", "polls", "parks", "netpoll", "cpu ms", "thread"
         )?;
         for m in self.machines() {
-            let cpu = m.cpu_time.map_or("-".into(), |cpu| cpu.as_millis().to_string());
+            let cpu = m
+                .cpu_time
+                .map_or("-".into(), |cpu| cpu.as_millis().to_string());
             let thread = m.thread_id.map_or("ended".into(), |tid| tid.to_string());
             writeln!(
                 f,

@@ -28,7 +28,10 @@ pub(crate) mod context;
 mod handle;
 pub(crate) mod histogram;
 mod metrics;
-#[allow(clippy::module_inception, reason = "the file is named for its type, as elsewhere")]
+#[allow(
+    clippy::module_inception,
+    reason = "the file is named for its type, as elsewhere"
+)]
 mod runtime;
 
 pub use builder::{Builder, ThreadBackend};

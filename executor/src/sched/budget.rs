@@ -20,12 +20,15 @@ impl Budget {
     /// a moment. The only way that this can fail is memory; then polls have no budget, as outside
     /// of any runtime.
     pub(crate) fn new() -> Self {
-        let guard = tokio::runtime::Builder::new_current_thread().build().ok().and_then(|runtime| {
-            runtime.block_on(poll_fn(|cx| match coop::poll_proceed(cx) {
-                Poll::Ready(guard) => Poll::Ready(Some(guard)),
-                Poll::Pending => Poll::Ready(None),
-            }))
-        });
+        let guard = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .ok()
+            .and_then(|runtime| {
+                runtime.block_on(poll_fn(|cx| match coop::poll_proceed(cx) {
+                    Poll::Ready(guard) => Poll::Ready(Some(guard)),
+                    Poll::Pending => Poll::Ready(None),
+                }))
+            });
         Self(Cell::new(guard))
     }
 

@@ -21,7 +21,10 @@ pub(crate) struct Global {
 
 impl Global {
     pub(crate) fn new() -> Self {
-        Self { chains: Injector::new(), tasks: AtomicUsize::new(0) }
+        Self {
+            chains: Injector::new(),
+            tasks: AtomicUsize::new(0),
+        }
     }
 
     /// Adds tasks at the back. The caller then has to see to a wake-up, and to `closed`.

@@ -96,12 +96,17 @@ impl<M: Parked> Idle<M> {
             counts: AtomicU64::new(processors.into()),
             processors,
             // The P with the lowest number is taken first.
-            lists: Mutex::new(Lists { ps: (0..processors).rev().collect(), ms: Vec::new() }),
+            lists: Mutex::new(Lists {
+                ps: (0..processors).rev().collect(),
+                ms: Vec::new(),
+            }),
         }
     }
 
     fn lists(&self) -> impl std::ops::DerefMut<Target = Lists<M>> + '_ {
-        self.lists.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.lists
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// After a push: whether somebody must be woken. The push must be a SeqCst operation, or be
@@ -119,14 +124,21 @@ impl<M: Parked> Idle<M> {
             if idle(counts) == 0 || spinning(counts) != 0 {
                 return None;
             }
-            match self.counts.compare_exchange(counts, counts + SPINNING_ONE, SeqCst, SeqCst) {
+            match self
+                .counts
+                .compare_exchange(counts, counts + SPINNING_ONE, SeqCst, SeqCst)
+            {
                 Ok(_) => break,
                 Err(actual) => counts = actual,
             }
         }
         let mut lists = self.lists();
         let machine = lists.ms.last().cloned();
-        let p = if machine.is_some() || may_start { lists.ps.pop() } else { None };
+        let p = if machine.is_some() || may_start {
+            lists.ps.pop()
+        } else {
+            None
+        };
         let Some(p) = p else {
             // Every idle P was taken between the claim and the lock, by Ms that count as spinning
             // since and look at the queues before they stop; or nobody is there to be woken, and
@@ -193,7 +205,9 @@ impl<M: Parked> Idle<M> {
         let Some(position) = lists.ms.iter().rposition(|other| other.is(machine)) else {
             return TakeP::Assigned;
         };
-        let Some(p) = lists.ps.pop() else { return TakeP::NoneIdle };
+        let Some(p) = lists.ps.pop() else {
+            return TakeP::NoneIdle;
+        };
         lists.ms.remove(position);
         // One P less, one spinner more; two steps, as no reader relies on the sum.
         self.counts.fetch_add(SPINNING_ONE, SeqCst);
@@ -303,7 +317,8 @@ mod loom_tests {
 
     impl Model {
         fn push(&self) {
-            self.queue.fetch_add(1, loom::sync::atomic::Ordering::Release);
+            self.queue
+                .fetch_add(1, loom::sync::atomic::Ordering::Release);
             fence(SeqCst);
             self.notify();
         }
@@ -324,7 +339,10 @@ mod loom_tests {
         fn pop(&self) -> bool {
             let mut current = self.queue.load(SeqCst);
             while current != 0 {
-                match self.queue.compare_exchange(current, current - 1, SeqCst, SeqCst) {
+                match self
+                    .queue
+                    .compare_exchange(current, current - 1, SeqCst, SeqCst)
+                {
                     Ok(_) => return true,
                     Err(actual) => current = actual,
                 }
@@ -370,8 +388,10 @@ mod loom_tests {
             queue: AtomicUsize::new(0),
             done: AtomicUsize::new(0),
         });
-        let machine =
-            Arc::new(Machine { parker: Parker::new(), assigned: AtomicU32::new(NONE) });
+        let machine = Arc::new(Machine {
+            parker: Parker::new(),
+            assigned: AtomicU32::new(NONE),
+        });
         model.idle.park(&machine, None, false);
         let worker = {
             let (model, machine) = (model.clone(), machine.clone());

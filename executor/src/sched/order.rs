@@ -19,8 +19,9 @@ impl StealOrder {
         let step = self.coprimes[(random / count) as usize % self.coprimes.len()];
         let start = random % count;
         // In 64 bits: `index * step` may pass 2^32.
-        (0..u64::from(count))
-            .map(move |index| ((u64::from(start) + index * u64::from(step)) % u64::from(count)) as u32)
+        (0..u64::from(count)).map(move |index| {
+            ((u64::from(start) + index * u64::from(step)) % u64::from(count)) as u32
+        })
     }
 }
 
@@ -39,7 +40,11 @@ mod tests {
             for random in (0..2000).chain(u32::MAX - 100..=u32::MAX) {
                 let mut seen: Vec<u32> = order.visit(random).collect();
                 seen.sort_unstable();
-                assert_eq!(seen, (0..count).collect::<Vec<_>>(), "count {count}, random {random}");
+                assert_eq!(
+                    seen,
+                    (0..count).collect::<Vec<_>>(),
+                    "count {count}, random {random}"
+                );
             }
         }
     }

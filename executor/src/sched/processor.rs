@@ -137,7 +137,12 @@ impl Local {
 
     /// Puts a task where it runs next.
     #[inline]
-    pub(crate) fn push_next(&mut self, p: &Processor, task: Runnable, global: &mut Chain) -> Pushed {
+    pub(crate) fn push_next(
+        &mut self,
+        p: &Processor,
+        task: Runnable,
+        global: &mut Chain,
+    ) -> Pushed {
         if let Some(fifo) = &mut self.fifo {
             fifo.push_back(task);
             return Pushed::Next;
@@ -152,7 +157,12 @@ impl Local {
     }
 
     /// Puts a task behind the others.
-    pub(crate) fn push_back(&mut self, p: &Processor, task: Runnable, global: &mut Chain) -> Pushed {
+    pub(crate) fn push_back(
+        &mut self,
+        p: &Processor,
+        task: Runnable,
+        global: &mut Chain,
+    ) -> Pushed {
         if let Some(fifo) = &mut self.fifo {
             fifo.push_back(task);
             return Pushed::Next;
@@ -168,7 +178,9 @@ impl Local {
             // None: a thief has made room.
             if let Some(half) = p.ring.spill() {
                 // SAFETY: the ring held the tasks' `Runnable`s and has handed them out.
-                half.into_iter().flatten().for_each(|task| global.push(unsafe { Runnable::from_raw(task) }));
+                half.into_iter()
+                    .flatten()
+                    .for_each(|task| global.push(unsafe { Runnable::from_raw(task) }));
                 // SAFETY: it came from `into_raw` and is in no queue.
                 global.push(unsafe { Runnable::from_raw(task) });
                 p.stats.spilled.add(half.len() as u64 + 1);

@@ -61,7 +61,9 @@ impl<T> Ring<T> {
         Self {
             head: Padded(AtomicUsize::new(0)),
             tail: Padded(AtomicUsize::new(0)),
-            slots: (0..CAPACITY).map(|_| AtomicPtr::new(ptr::null_mut())).collect(),
+            slots: (0..CAPACITY)
+                .map(|_| AtomicPtr::new(ptr::null_mut()))
+                .collect(),
         }
     }
 
@@ -108,7 +110,9 @@ impl<T> Ring<T> {
             *slot = NonNull::new(self.slots[(head + index) & MASK].load(Relaxed));
         }
         // Release as every head move; a thief that came first makes it fail.
-        self.head.compare_exchange(head, head + CAPACITY / 2, Release, Relaxed).ok()?;
+        self.head
+            .compare_exchange(head, head + CAPACITY / 2, Release, Relaxed)
+            .ok()?;
         Some(half)
     }
 
@@ -125,7 +129,10 @@ impl<T> Ring<T> {
             let item = self.slots[head & MASK].load(Relaxed);
             // The producer overwrites slots itself, so Release is for form's sake only: it keeps
             // the rule that every head move follows its reads.
-            match self.head.compare_exchange_weak(head, head + 1, Release, Relaxed) {
+            match self
+                .head
+                .compare_exchange_weak(head, head + 1, Release, Relaxed)
+            {
                 Ok(_) => return NonNull::new(item),
                 Err(actual) => head = actual,
             }
@@ -156,7 +163,11 @@ impl<T> Ring<T> {
                 target.slots[(target_tail + index - 1) & MASK].store(item, Relaxed);
             }
             // Release pairs with the victim's Acquire load of its head before it overwrites.
-            if self.head.compare_exchange(head, head + count, Release, Relaxed).is_ok() {
+            if self
+                .head
+                .compare_exchange(head, head + count, Release, Relaxed)
+                .is_ok()
+            {
                 if count > 1 {
                     target.tail.store(target_tail + count - 1, Release);
                 }
@@ -247,17 +258,21 @@ mod loom_tests {
 
     fn check(mut seen: Vec<usize>, count: usize) {
         seen.sort_unstable();
-        assert_eq!(seen, (0..count).collect::<Vec<_>>(), "every item exactly once");
+        assert_eq!(
+            seen,
+            (0..count).collect::<Vec<_>>(),
+            "every item exactly once"
+        );
     }
 
     /// One producer that pushes, pops and spills; one thief. Nothing is lost or doubled.
     #[test]
     fn loom_ring_push_pop_steal() {
         loom::model(|| {
-            let ring = Arc::new(Ring::new());
+            let ring = Arc::new(Ring::<u8>::new());
             let victim = ring.clone();
             let thief = loom::thread::spawn(move || {
-                let own = Ring::new();
+                let own = Ring::<u8>::new();
                 let mut seen = Vec::new();
                 if let Some(item) = victim.steal_into(&own) {
                     seen.push(item.as_ptr().addr() - 1);
@@ -290,7 +305,7 @@ mod loom_tests {
     #[test]
     fn loom_ring_two_thieves() {
         loom::model(|| {
-            let ring = Arc::new(Ring::new());
+            let ring = Arc::new(Ring::<u8>::new());
             for number in 0..3 {
                 ring.push(item(number)).unwrap();
             }
@@ -298,7 +313,7 @@ mod loom_tests {
                 .map(|_| {
                     let victim = ring.clone();
                     loom::thread::spawn(move || {
-                        let own = Ring::new();
+                        let own = Ring::<u8>::new();
                         let mut seen = Vec::new();
                         seen.extend(victim.steal_into(&own).map(|i| i.as_ptr().addr() - 1));
                         drain(&own, &mut seen);

@@ -60,10 +60,6 @@ impl<T> RunNext<T> {
         self.0.load(Acquire)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.peek().is_null()
-    }
-
     /// Takes `item` if it is still the one in the slot.
     pub(crate) fn take_if(&self, item: *mut T) -> Option<NonNull<T>> {
         self.0
@@ -83,11 +79,15 @@ mod loom_tests {
     fn loom_runnext() {
         loom::model(|| {
             let item = |number| NonNull::<u8>::new(ptr::without_provenance_mut(number)).unwrap();
-            let slot = Arc::new(RunNext::new());
+            let slot = Arc::new(RunNext::<u8>::new());
             let other = slot.clone();
             let thief = loom::thread::spawn(move || {
                 let seen = other.peek();
-                if seen.is_null() { None } else { other.take_if(seen) }
+                if seen.is_null() {
+                    None
+                } else {
+                    other.take_if(seen)
+                }
             });
             let mut taken = Vec::new();
             taken.extend(slot.put(item(1)));

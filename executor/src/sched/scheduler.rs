@@ -100,7 +100,9 @@ impl Scheduler {
         let count = config.processors;
         let scheduler = Arc::new_cyclic(|this| Self {
             id,
-            processors: (0..count).map(|index| Processor::new(index, fifo, id as u32)).collect(),
+            processors: (0..count)
+                .map(|index| Processor::new(index, fifo, id as u32))
+                .collect(),
             steal_order: StealOrder::new(count),
             global: Global::new(),
             idle: Idle::new(count),
@@ -126,7 +128,9 @@ impl Scheduler {
 
     /// The `Arc` that this is in; `self` is alive, so it is too.
     pub(crate) fn arc(&self) -> Arc<Self> {
-        self.this.upgrade().expect("a live scheduler is in a live Arc")
+        self.this
+            .upgrade()
+            .expect("a live scheduler is in a live Arc")
     }
 
     pub(super) fn machines(&self) -> MutexGuard<'_, Machines> {
@@ -329,7 +333,9 @@ impl Scheduler {
             if !std::ptr::eq(self, &*worker.scheduler) || self.is_closed() {
                 return;
             }
-            let Some(mut held) = worker.enter() else { return };
+            let Some(mut held) = worker.enter() else {
+                return;
+            };
             let future = future.take().expect("spawned once");
             let caches = held.caches();
             if caches.shares == 0 {
@@ -340,7 +346,13 @@ impl Scheduler {
             let id = caches.ids.next();
             // SAFETY: the cell gets the share taken above, and the future is `Send`.
             let spawned = unsafe {
-                task::new(Some(&mut caches.cells), future, NonNull::from(self), id, location)
+                task::new(
+                    Some(&mut caches.cells),
+                    future,
+                    NonNull::from(self),
+                    id,
+                    location,
+                )
             };
             let pushed = held.push(spawned.runnable, true);
             drop(held);
@@ -420,9 +432,17 @@ impl Scheduler {
         let machines = self.machines();
         // Completed first: a task that completes in between is then not counted as unborn.
         let completed = self.completed_outside.load(Relaxed)
-            + machines.all.iter().map(|m| m.stats.completed.get()).sum::<u64>();
+            + machines
+                .all
+                .iter()
+                .map(|m| m.stats.completed.get())
+                .sum::<u64>();
         let spawned = self.spawned_outside.load(Relaxed)
-            + machines.all.iter().map(|m| m.stats.spawned.get()).sum::<u64>();
+            + machines
+                .all
+                .iter()
+                .map(|m| m.stats.spawned.get())
+                .sum::<u64>();
         (spawned, completed)
     }
 
@@ -477,7 +497,9 @@ impl Scheduler {
 
     /// Takes the wakers of every timer that is due, of all Ps: an idle P has nobody else.
     pub(super) fn expire_timers(&self, wakes: &mut WakeList) {
-        let Some(next) = self.timers.next_deadline() else { return };
+        let Some(next) = self.timers.next_deadline() else {
+            return;
+        };
         let now = crate::time::Instant::now();
         if next > now {
             return;

@@ -13,10 +13,10 @@
 //! 6. Whoever waits joins the threads. What does not end in time is left behind; its scheduler
 //!    lives on by reference count.
 
+use std::ptr::NonNull;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use super::scheduler::Scheduler;
@@ -90,7 +90,10 @@ impl Life {
         let mut state = self.state();
         while !state.finished {
             state = match deadline {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {

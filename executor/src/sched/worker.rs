@@ -123,7 +123,11 @@ impl<'a> Held<'a> {
             task.set_queued_at(self.worker.scheduler.latency_clock());
         }
         self.with_spill(|local, p, spill| {
-            if next { local.push_next(p, task, spill) } else { local.push_back(p, task, spill) }
+            if next {
+                local.push_next(p, task, spill)
+            } else {
+                local.push_back(p, task, spill)
+            }
         })
     }
 
@@ -172,7 +176,11 @@ impl Worker {
         let (index, claim) = self.held.get()?;
         let p = &self.scheduler.processors[index as usize];
         if self.machine.mark.enter(&p.ownership, claim) {
-            Some(Held { worker: self, p, claim })
+            Some(Held {
+                worker: self,
+                p,
+                claim,
+            })
         } else {
             self.held.set(None);
             None
@@ -191,7 +199,11 @@ impl Worker {
             // makes it a spinner again, so it is not the last one: nothing to look for here.
             let _last = self.scheduler.idle.stop_spinning();
         }
-        Held { worker: self, p, claim }
+        Held {
+            worker: self,
+            p,
+            claim,
+        }
     }
 
     /// Whether queued tasks go behind the others for now, and nobody is woken for them.
@@ -284,7 +296,9 @@ impl Worker {
     fn poll_task<'a>(&'a self, mut held: Held<'a>, mut task: Runnable) -> Option<Held<'a>> {
         let queued_at = task.take_queued_at();
         if queued_at != 0 {
-            held.p.latency.record(self.scheduler.latency_since(queued_at));
+            held.p
+                .latency
+                .record(self.scheduler.latency_since(queued_at));
         }
         if self.spinning.get() {
             self.stop_spinning();
@@ -395,7 +409,9 @@ impl Worker {
         let mut first = None;
         let mut taken = 0;
         while taken < share {
-            let Some(mut chain) = scheduler.global.pop() else { break };
+            let Some(mut chain) = scheduler.global.pop() else {
+                break;
+            };
             taken += chain.len();
             if first.is_none() {
                 first = chain.pop();
@@ -420,7 +436,8 @@ impl Worker {
     /// last one `runnext` too (Go's `stealWork`).
     fn steal(&self, held: &mut Held<'_>) -> Option<Runnable> {
         let processors = &self.scheduler.processors;
-        if processors.len() == 1 || (!self.spinning.get() && !self.scheduler.idle.start_spinning()) {
+        if processors.len() == 1 || (!self.spinning.get() && !self.scheduler.idle.start_spinning())
+        {
             return None;
         }
         self.spinning.set(true);
@@ -432,7 +449,11 @@ impl Worker {
                 }
                 let victim = &processors[victim as usize];
                 let task = victim.ring.steal_into(&held.p.ring).or_else(|| {
-                    if pass == 3 { steal_runnext(victim) } else { None }
+                    if pass == 3 {
+                        steal_runnext(victim)
+                    } else {
+                        None
+                    }
                 });
                 if let Some(task) = task {
                     held.p.stats.stolen.add(1 + held.p.ring.len() as u64);
@@ -471,7 +492,10 @@ impl Worker {
         wakes.wake_all();
         self.batch.set(false);
         self.wakes.replace(wakes);
-        if self.p_hint().is_none_or(|p| self.scheduler.processors[p as usize].ring.len() > 1) {
+        if self
+            .p_hint()
+            .is_none_or(|p| self.scheduler.processors[p as usize].ring.len() > 1)
+        {
             self.scheduler.notify();
         }
     }
@@ -480,7 +504,9 @@ impl Worker {
     /// and blocks until there is something to do. True: the M must end.
     fn park(&self, p: Option<u32>, main: &impl Main) -> bool {
         let scheduler = &*self.scheduler;
-        let surplus = scheduler.idle.park(&self.machine, p, self.spinning.replace(false));
+        let surplus = scheduler
+            .idle
+            .park(&self.machine, p, self.spinning.replace(false));
         if scheduler.is_closed() || main.is_woken() || scheduler.has_work() {
             self.leave_idle_list();
             return false;

@@ -21,11 +21,17 @@ enum Repr {
 
 impl JoinError {
     pub(crate) fn cancelled(id: Id) -> Self {
-        Self { id, repr: Repr::Cancelled }
+        Self {
+            id,
+            repr: Repr::Cancelled,
+        }
     }
 
     pub(crate) fn panic(id: Id, payload: Box<dyn Any + Send + 'static>) -> Self {
-        Self { id, repr: Repr::Panic(Box::new(Mutex::new(payload))) }
+        Self {
+            id,
+            repr: Repr::Panic(Box::new(Mutex::new(payload))),
+        }
     }
 
     /// Whether the task was cancelled: by [`abort`](super::JoinHandle::abort), or because its
@@ -46,7 +52,8 @@ impl JoinError {
     /// If the task was cancelled instead. [`try_into_panic`](Self::try_into_panic) does not.
     #[track_caller]
     pub fn into_panic(self) -> Box<dyn Any + Send + 'static> {
-        self.try_into_panic().expect("`JoinError` is a cancellation, not a panic")
+        self.try_into_panic()
+            .expect("`JoinError` is a cancellation, not a panic")
     }
 
     /// The panic's payload, or the error back if the task was cancelled.
@@ -56,9 +63,9 @@ impl JoinError {
     /// The error itself, if it is a cancellation.
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send + 'static>, JoinError> {
         match self.repr {
-            Repr::Panic(payload) => {
-                Ok(payload.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
-            }
+            Repr::Panic(payload) => Ok(payload
+                .into_inner()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)),
             Repr::Cancelled => Err(self),
         }
     }
@@ -70,7 +77,9 @@ impl JoinError {
 
     /// The panic's message, if it is a string, as those of `panic!` are.
     fn message(&self) -> Option<String> {
-        let Repr::Panic(payload) = &self.repr else { return None };
+        let Repr::Panic(payload) = &self.repr else {
+            return None;
+        };
         let payload = payload.try_lock().ok()?;
         payload
             .downcast_ref::<&'static str>()

@@ -43,8 +43,8 @@ struct Boxed<F: Future> {
 struct Harness<F>(std::marker::PhantomData<F>);
 
 impl<F: Future> Harness<F> {
-    const INLINE: bool = size_of::<Inline<F>>() <= slab::LARGEST
-        && align_of::<Inline<F>>() <= slab::CELL_ALIGN;
+    const INLINE: bool =
+        size_of::<Inline<F>>() <= slab::LARGEST && align_of::<Inline<F>>() <= slab::CELL_ALIGN;
 
     const CLASS: usize = slab::class_of(if Self::INLINE {
         size_of::<Inline<F>>()
@@ -170,8 +170,9 @@ impl<F: Future> Harness<F> {
     /// RUNNING is the caller's.
     unsafe fn drop_future(cell: NonNull<Header>) -> Result<F::Output, JoinError> {
         // SAFETY: the stage is ours with RUNNING.
-        let dropped =
-            catch_unwind(AssertUnwindSafe(|| unsafe { replace(Self::stage(cell), Stage::Empty) }));
+        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe {
+            replace(Self::stage(cell), Stage::Empty)
+        }));
         Err(match dropped {
             Ok(()) => JoinError::cancelled(Id::of(cell)),
             Err(payload) => JoinError::panic(Id::of(cell), payload),

@@ -49,7 +49,9 @@ const _: () = assert!(size_of::<Header>() == 72);
 
 impl fmt::Debug for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Header").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Header")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 

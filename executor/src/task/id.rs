@@ -107,7 +107,8 @@ impl Drop for Current {
 /// Outside of a task. The future that `block_on` runs is not a task.
 #[track_caller]
 pub fn id() -> Id {
-    try_id().expect("gort::task::id() was called outside of a task: only a spawned future has an id")
+    try_id()
+        .expect("gort::task::id() was called outside of a task: only a spawned future has an id")
 }
 
 /// The [`Id`] of the task that is being polled, or dropped, on this thread; `None` outside of one.

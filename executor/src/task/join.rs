@@ -50,7 +50,10 @@ impl<T> JoinHandle<T> {
     /// The caller hands over the reference that JOIN_INTEREST stands for, of a task whose output
     /// is a `T`.
     pub(super) fn new(task: TaskRef) -> Self {
-        Self { task: ManuallyDrop::new(task), _output: PhantomData }
+        Self {
+            task: ManuallyDrop::new(task),
+            _output: PhantomData,
+        }
     }
 
     /// Aborts the task.
@@ -102,7 +105,10 @@ impl<T> JoinHandle<T> {
         if state.has_join_waker() {
             // SAFETY: while JOIN_WAKER is set nobody writes the slot.
             let registered = unsafe { &*self.slot() };
-            if registered.as_ref().is_some_and(|registered| registered.will_wake(waker)) {
+            if registered
+                .as_ref()
+                .is_some_and(|registered| registered.will_wake(waker))
+            {
                 return false;
             }
             if !state.unset_join_waker() {
@@ -163,6 +169,8 @@ impl<T> Drop for JoinHandle<T> {
 
 impl<T: fmt::Debug> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinHandle").field("id", &self.id()).finish()
+        f.debug_struct("JoinHandle")
+            .field("id", &self.id())
+            .finish()
     }
 }

@@ -75,11 +75,11 @@ pub use self::{
 };
 
 #[cfg(not(loom))]
+pub(crate) use self::harness::{Spawned, new, recycle};
+#[cfg(not(loom))]
 pub(crate) use self::{
     header::Header,
     id::IdRange,
     runnable::{Chain, Runnable, shut_down_all},
     slab::Cache,
 };
-#[cfg(not(loom))]
-pub(crate) use self::harness::{Spawned, new, recycle};

@@ -30,8 +30,9 @@ use super::Header;
 
 /// Cell sizes. The step between two is at most 1.5×, so at most a third of a cell is slack. The
 /// smallest one is for the many tasks that only wait for one thing.
-pub(super) const CLASSES: [usize; 13] =
-    [96, 128, 160, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096];
+pub(super) const CLASSES: [usize; 13] = [
+    96, 128, 160, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096,
+];
 /// What an inline future may ask for; every class is a multiple of it.
 pub(super) const CELL_ALIGN: usize = 32;
 /// Larger futures are boxed.
@@ -143,8 +144,12 @@ struct Pool {
 // under the pool's lock.
 unsafe impl Send for Pool {}
 
-static POOLS: [Mutex<Pool>; CLASSES.len()] =
-    [const { Mutex::new(Pool { partial: Vec::new(), empty: 0 }) }; CLASSES.len()];
+static POOLS: [Mutex<Pool>; CLASSES.len()] = [const {
+    Mutex::new(Pool {
+        partial: Vec::new(),
+        empty: 0,
+    })
+}; CLASSES.len()];
 
 /// Every slab of the process (as addresses, with the size of their cells), and the mapped ones
 /// that no class uses yet.
@@ -157,7 +162,10 @@ struct Slabs {
 // SAFETY: as for `Pool`: plain addresses of memory that is never unmapped.
 unsafe impl Send for Slabs {}
 
-static SLABS: Mutex<Slabs> = Mutex::new(Slabs { used: Vec::new(), spare: Vec::new() });
+static SLABS: Mutex<Slabs> = Mutex::new(Slabs {
+    used: Vec::new(),
+    spare: Vec::new(),
+});
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No user code runs under these locks; the only panic possible is a failed allocation in
@@ -274,7 +282,11 @@ impl Pool {
         // so nobody uses the pages but registry walkers, who load state words (zero before, zero
         // after). The range is inside the slab's mapping.
         let result = unsafe {
-            libc::madvise(slab.as_ptr().byte_add(PAGE).cast(), SLAB_SIZE - PAGE, libc::MADV_DONTNEED)
+            libc::madvise(
+                slab.as_ptr().byte_add(PAGE).cast(),
+                SLAB_SIZE - PAGE,
+                libc::MADV_DONTNEED,
+            )
         };
         if result == 0 {
             header.free = FreeList::new();
@@ -315,7 +327,9 @@ unsafe impl Send for Cache {}
 
 impl Cache {
     pub(crate) const fn new() -> Self {
-        Self { lists: [const { FreeList::new() }; CLASSES.len()] }
+        Self {
+            lists: [const { FreeList::new() }; CLASSES.len()],
+        }
     }
 
     #[inline]
@@ -412,7 +426,10 @@ mod tests {
         for cell in &cells {
             assert_eq!(cell.as_ptr() as usize % CELL_ALIGN, 0);
             // SAFETY: a slab's cells start with a state word.
-            assert!(!unsafe { Header::state(*cell) }.try_ref(), "a fresh cell is free");
+            assert!(
+                !unsafe { Header::state(*cell) }.try_ref(),
+                "a fresh cell is free"
+            );
         }
         cells.sort();
         for pair in cells.windows(2) {

@@ -181,7 +181,14 @@ impl State {
                 // A shutdown took the right to the future while the task was queued.
                 let next = (current & !SCHEDULED) - REF_ONE;
                 let last = next < REF_ONE;
-                return (next, if last { ToRunning::Free } else { ToRunning::Nothing });
+                return (
+                    next,
+                    if last {
+                        ToRunning::Free
+                    } else {
+                        ToRunning::Nothing
+                    },
+                );
             }
             let next = (current & !SCHEDULED) | RUNNING;
             if current & CANCELLED != 0 {
@@ -220,7 +227,14 @@ impl State {
             if current & (COMPLETE | SCHEDULED) != 0 {
                 let next = current - REF_ONE;
                 let last = next < REF_ONE;
-                (next, if last { ToScheduled::Free } else { ToScheduled::Nothing })
+                (
+                    next,
+                    if last {
+                        ToScheduled::Free
+                    } else {
+                        ToScheduled::Nothing
+                    },
+                )
             } else if current & RUNNING != 0 {
                 // The poller will queue its own `Runnable`; the waker's reference goes.
                 ((current | SCHEDULED) - REF_ONE, ToScheduled::Nothing)
@@ -254,7 +268,10 @@ impl State {
             } else if current & (RUNNING | SCHEDULED) != 0 {
                 (current | CANCELLED, ToScheduled::Nothing)
             } else {
-                ((current | CANCELLED | SCHEDULED) + REF_ONE, ToScheduled::Queue)
+                (
+                    (current | CANCELLED | SCHEDULED) + REF_ONE,
+                    ToScheduled::Queue,
+                )
             }
         })
     }
@@ -338,7 +355,12 @@ impl State {
     pub(crate) fn drop_join_handle_fast(&self) -> bool {
         // Release: nothing of the task was touched; Relaxed failure: the slow way loads again.
         self.0
-            .compare_exchange(INITIAL, (INITIAL & !JOIN_INTEREST) - REF_ONE, Release, Relaxed)
+            .compare_exchange(
+                INITIAL,
+                (INITIAL & !JOIN_INTEREST) - REF_ONE,
+                Release,
+                Relaxed,
+            )
             .is_ok()
     }
 
@@ -354,7 +376,13 @@ impl State {
                 next &= !JOIN_WAKER;
             }
             let drop_waker = next & JOIN_WAKER == 0;
-            (next, JoinDropped { drop_output: complete, drop_waker })
+            (
+                next,
+                JoinDropped {
+                    drop_output: complete,
+                    drop_waker,
+                },
+            )
         })
     }
 
@@ -387,7 +415,10 @@ impl State {
             if current < REF_ONE {
                 return false;
             }
-            match self.0.compare_exchange_weak(current, current + REF_ONE, Acquire, Relaxed) {
+            match self
+                .0
+                .compare_exchange_weak(current, current + REF_ONE, Acquire, Relaxed)
+            {
                 Ok(_) => return true,
                 Err(actual) => current = actual,
             }
