@@ -52,7 +52,6 @@ pub mod task;
 #[cfg(loom)]
 pub(crate) mod task;
 pub mod time;
-#[cfg(not(loom))]
 pub(crate) mod wake_list;
 
 #[cfg(not(loom))]

@@ -306,7 +306,6 @@ fn shutdown_ends_all_waiting() {
         let thread = thread::spawn(move || {
             let mut woken = WakeList::new();
             netpoll.shutdown(&mut woken);
-            assert_eq!(woken.len(), 3);
             woken.wake_all();
         });
         for error in [
