@@ -4,7 +4,6 @@
 //! `catch_unwind`: a panic becomes the task's `JoinError` or, where there is nobody to tell, ends
 //! here. It never reaches the M.
 
-use std::any::Any;
 use std::future::Future;
 use std::mem::{ManuallyDrop, offset_of};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -16,6 +15,7 @@ use super::header::{Header, TaskRef, Vtable};
 use super::runnable::Runnable;
 use super::state::ToParked;
 use super::{Cache, Id, JoinError, JoinHandle, id, slab, waker};
+use crate::quietly::quietly;
 use crate::sched::{self, Scheduler};
 
 /// What stands behind the header.
@@ -143,8 +143,10 @@ impl<F: Future> Harness<F> {
             }
             Ok(Poll::Ready(output)) => Ok(output),
             Err(payload) => {
-                // SAFETY: as above. A second panic, in the future's drop, is of no interest.
-                let _ = unsafe { Self::drop_future(cell) };
+                // A second panic, in the future's drop, is of no interest; nor is a third, in the
+                // drop of its payload.
+                // SAFETY: as above.
+                quietly(|| drop(unsafe { Self::drop_future(cell) }));
                 Err(JoinError::panic(super::Id::of(cell), payload))
             }
         };
@@ -274,20 +276,6 @@ unsafe fn replace<F: Future>(stage: *mut Stage<F>, next: Stage<F>) {
     let _write = Write(stage, ManuallyDrop::new(next));
     // SAFETY: the stage is ours and initialised; a pinned future is dropped in place.
     unsafe { stage.drop_in_place() };
-}
-
-/// Runs user code whose panic has nobody to go to. The hook has reported it already.
-fn quietly(f: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
-        drop_payload(payload);
-    }
-}
-
-/// Drops a panic payload, whose own drop may panic; that one is leaked.
-fn drop_payload(payload: Box<dyn Any + Send>) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(second);
-    }
 }
 
 /// A task as `spawn` makes it.
