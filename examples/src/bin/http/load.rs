@@ -118,7 +118,9 @@ async fn round(client: &mut Client, number: usize, latency: &mut Latency) -> Res
         .await?;
     let id = created["id"].as_u64().ok_or("a to-do without id")?;
     let path = format!("/todos/{id}");
-    let read = client.request(latency, Method::GET, &path, None, 200).await?;
+    let read = client
+        .request(latency, Method::GET, &path, None, 200)
+        .await?;
     expect(&read, &json!({ "id": id, "title": title, "done": false }))?;
     let done = json!({ "done": true });
     let ticked = client
@@ -190,7 +192,9 @@ pub fn check_descriptors(connections: usize) -> Result<(), String> {
         return Ok(());
     };
     // "Max open files   <soft>   <hard>   files"; "unlimited" is no number and no problem.
-    let line = limits.lines().find_map(|l| l.strip_prefix("Max open files"));
+    let line = limits
+        .lines()
+        .find_map(|l| l.strip_prefix("Max open files"));
     let soft: Option<u64> = line.and_then(|l| l.split_whitespace().next()?.parse().ok());
     match soft {
         Some(soft) if soft < needed => Err(format!(

@@ -53,11 +53,7 @@ impl Server {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    service: Arc<Service>,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn accept(listener: TcpListener, service: Arc<Service>, mut stopped: watch::Receiver<bool>) {
     let mut failing = false;
     loop {
         let accepted = gort::select! {
@@ -83,11 +79,7 @@ async fn accept(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    service: Arc<Service>,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn connection(stream: TcpStream, service: Arc<Service>, mut stopped: watch::Receiver<bool>) {
     // Answers are written whole: waiting to fill a packet would only delay them. If the peer is
     // gone already, hyper will notice.
     let _ = stream.set_nodelay(true);

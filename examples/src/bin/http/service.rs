@@ -149,7 +149,9 @@ impl Service {
     fn create(&self, input: Input) -> Result<Answer, Answer> {
         let todo = Todo {
             id: self.next_id.fetch_add(1, Relaxed),
-            title: input.title.ok_or_else(|| bad("a to-do needs a \"title\""))?,
+            title: input
+                .title
+                .ok_or_else(|| bad("a to-do needs a \"title\""))?,
             done: input.done.unwrap_or(false),
         };
         let mut todos = self.todos();
