@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use crate::blocking::spawn_blocking;
-use crate::task::JoinHandle;
 
 /// What can be turned into socket addresses, without blocking: the argument of
 /// [`TcpStream::connect`](super::TcpStream::connect) and its like.
