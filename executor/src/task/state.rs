@@ -199,17 +199,18 @@ impl State {
         })
     }
 
-    /// `_Grunning` → `_Gwaiting` (or `_Grunnable`) after `Pending`.
+    /// `_Grunning` → `_Gwaiting` (or `_Grunnable`) after `Pending`. A task that `yielded` is
+    /// runnable again as if it had been woken.
     #[inline]
-    pub(crate) fn to_parked(&self) -> ToParked {
+    pub(crate) fn to_parked(&self, yielded: bool) -> ToParked {
         self.transition(|current| {
             debug_assert!(current & RUNNING != 0 && current & COMPLETE == 0);
             if current & CANCELLED != 0 {
                 return (current, ToParked::Cancel);
             }
             let next = current & !RUNNING;
-            if current & SCHEDULED != 0 {
-                (next, ToParked::Reschedule)
+            if yielded || current & SCHEDULED != 0 {
+                (next | SCHEDULED, ToParked::Reschedule)
             } else {
                 // Never the last one: the task's own reference is given up at completion only.
                 (next - REF_ONE, ToParked::Parked)
@@ -561,7 +562,7 @@ mod loom_tests {
                         self.futures_dropped.fetch_add(1, SEQ_CST);
                         self.complete();
                     } else {
-                        match self.state.to_parked() {
+                        match self.state.to_parked(false) {
                             ToParked::Parked => {}
                             ToParked::Reschedule => self.scheduled(ToScheduled::Queue),
                             ToParked::Cancel => self.cancel(),
