@@ -34,6 +34,7 @@ mod mapping;
 mod overflow;
 mod probe;
 mod signals;
+mod symbols;
 mod trial;
 
 use super::Options;
