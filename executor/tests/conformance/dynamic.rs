@@ -5,41 +5,43 @@ use std::ffi::{CStr, CString, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, OnceLock};
 
 /// A temporary directory with the library in it, removed at the end.
 pub(crate) struct Built(PathBuf);
 
 impl Built {
-    /// Compiles `tests/clib/tls.c` with a thread-local model, or says why that is not possible.
-    pub(crate) fn new(model: &str) -> Result<Self, String> {
-        let dir = std::env::temp_dir().join(format!("gort-clib-{}-{model}", std::process::id()));
+    /// Compiles a file of `tests/clib`, or says why that is not possible.
+    pub(crate) fn new(source: &str, flags: &[&str]) -> Result<Self, String> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("gort-clib-{}-{number}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
         let built = Self(dir);
         let output = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1"])
-            .arg(format!("-ftls-model={model}"))
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clib/tls.c"))
-            .arg("-o")
-            .arg(built.library())
+            .args(["-shared", "-fPIC", "-O1", "-o"])
+            .arg(built.path())
+            .arg(format!(
+                "{}/tests/clib/{source}",
+                env!("CARGO_MANIFEST_DIR")
+            ))
+            .args(flags)
             .output()
             .map_err(|e| format!("there is no C compiler `cc`: {e}"))?;
-        assert!(
-            output.status.success(),
-            "cc: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "cc: {errors}");
         Ok(built)
     }
 
-    fn library(&self) -> PathBuf {
-        self.0.join("libtls.so")
+    pub(crate) fn path(&self) -> PathBuf {
+        self.0.join("lib.so")
     }
 
     /// Loads the library.
     pub(crate) fn open(&self) -> Library {
-        let path = CString::new(self.library().as_os_str().as_bytes()).unwrap();
+        let path = CString::new(self.path().as_os_str().as_bytes()).unwrap();
         // SAFETY: the library has no constructors.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
         assert!(!handle.is_null(), "{}", {
@@ -93,20 +95,23 @@ impl Drop for Library {
     }
 }
 
+/// The model whose variables lie in the block that was allocated when the thread started.
+pub(crate) const INITIAL_EXEC: &str = "-ftls-model=initial-exec";
+
 /// As in `tls.c`.
 pub(crate) const INITIAL: c_int = 42;
 
 pub(crate) fn tls_general_dynamic(threads: Threads) {
-    loaded_after_the_start(threads, "global-dynamic");
+    loaded_after_the_start(threads, "-ftls-model=global-dynamic");
 }
 
-/// The hard one: the variable lies in the block that was allocated when the thread started.
+/// The hard one.
 pub(crate) fn tls_initial_exec(threads: Threads) {
-    loaded_after_the_start(threads, "initial-exec");
+    loaded_after_the_start(threads, INITIAL_EXEC);
 }
 
 fn loaded_after_the_start(threads: Threads, model: &str) {
-    let built = match Built::new(model) {
+    let built = match Built::new("tls.c", &[model]) {
         Ok(built) => built,
         Err(why) => return skip("thread locals of loaded libraries", &why),
     };
@@ -138,7 +143,7 @@ fn loaded_after_the_start(threads: Threads, model: &str) {
 }
 
 pub(crate) fn dlopen_churn(threads: Threads) {
-    let built = match Built::new("initial-exec") {
+    let built = match Built::new("tls.c", &[INITIAL_EXEC]) {
         Ok(built) => Arc::new(built),
         Err(why) => return skip("dlopen_churn", &why),
     };

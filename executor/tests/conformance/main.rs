@@ -124,12 +124,13 @@ items! {
         tid_and_is_finished,
         panic_is_the_result,
         dropped_handles_are_reaped,
-        join_itself => crate::support::Ending::Success,
+        join_itself,
         bad_name,
         refused_by_nproc,
         refused_by_address_space,
         environment_overrides_auto,
         first_spawn_is_raced,
+        wrapped_pthread_create,
     }
     tools {
         gdb_shows_every_thread,

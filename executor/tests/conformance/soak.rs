@@ -3,7 +3,7 @@
 //!
 //! Two seconds by default; `GORT_SOAK_SECONDS` sets another time.
 
-use crate::dynamic::{Built, INITIAL};
+use crate::dynamic::{Built, INITIAL, INITIAL_EXEC};
 use crate::support::{Random, STACK, Threads, in_forked_child, join};
 use gort::__conformance::Handle;
 use std::ffi::c_int;
@@ -30,7 +30,7 @@ pub(crate) fn churn(threads: Threads) {
     unsafe { libc::signal(libc::SIGUSR1, nothing as *const () as usize) };
     let world = Arc::new(World {
         threads,
-        library: Built::new("initial-exec").ok(),
+        library: Built::new("tls.c", &[INITIAL_EXEC]).ok(),
         stop: AtomicBool::new(false),
         started: AtomicUsize::new(0),
         done: [const { AtomicUsize::new(0) }; 6],

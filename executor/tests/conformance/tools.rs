@@ -48,10 +48,6 @@ pub(crate) fn gdb_shows_every_thread(threads: Threads) {
             "{shown}\n{errors}"
         );
     }
-    assert!(
-        shown.matches(" in start_thread ").count() >= THREADS,
-        "{shown}"
-    );
     // libthread_db knows them as pthreads.
     assert!(shown.matches("(Thread 0x").count() > THREADS, "{shown}");
 }
@@ -83,6 +79,12 @@ pub(crate) fn valgrind_finds_nothing(threads: Threads) {
         valgrind.env(key, value.unwrap_or_default());
     }
     let output = run_child(valgrind);
+    if String::from_utf8_lossy(&output.stderr).contains("Fatal error at startup") {
+        return skip(
+            "valgrind_finds_nothing",
+            &"valgrind lacks the symbols of this libc",
+        );
+    }
     assert!(
         output.status.success(),
         "{}\n{}\n{}",

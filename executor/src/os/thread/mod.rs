@@ -21,9 +21,10 @@
 //!
 //! The environment variable `GORT_THREAD_BACKEND` (`raw`, `std` or `auto`, read once) answers for
 //! `Auto`, so that an operator can change the back end of a service without building it again. It
-//! does not touch a builder that names a back end. Any other value is an error of every `spawn`
-//! under `Auto`, not a warning: whoever sets it is hunting a fault and must not be left to believe
-//! that it took effect.
+//! does not touch a builder that names a back end. `raw` means [`ThreadBackend::RawClone`]: it also
+//! tries a glibc newer than those that were measured, and fails rather than fall back. Any other
+//! value is an error of every `spawn` under `Auto`, not a warning: whoever sets it is hunting a
+//! fault and must not be left to believe that it took effect.
 //!
 //! # Refusals
 //!
