@@ -519,7 +519,9 @@ impl Worker {
             }
             None => {
                 self.machine.stats.parks.add(1);
-                let keep_alive = (surplus > 0).then_some(scheduler.config.thread_keep_alive);
+                // A thread in `block_on` stays until its future is done, needed or not.
+                let may_end = surplus > 0 && !scheduler.config.flavor.is_current_thread();
+                let keep_alive = may_end.then_some(scheduler.config.thread_keep_alive);
                 !self.machine.parker.park(keep_alive)
             }
         };
