@@ -55,7 +55,9 @@ fn a_second_driver_outlives_the_keep_alive() {
         std::thread::sleep(20 * keep_alive);
         send.send(true).unwrap();
         for driver in drivers {
-            driver.join().expect("a driver stays until its future is done");
+            driver
+                .join()
+                .expect("a driver stays until its future is done");
         }
     });
 }

@@ -507,7 +507,10 @@ impl Worker {
         let surplus = scheduler
             .idle
             .park(&self.machine, p, self.spinning.replace(false));
-        if scheduler.is_closed() || main.is_woken() || scheduler.has_work() {
+        // Work is for an M that can get a P: without an idle one those who hold the Ps will see
+        // to it, and an M that came back from losing its P would only spin here.
+        let wanted = scheduler.idle.has_idle_p() && scheduler.has_work();
+        if scheduler.is_closed() || main.is_woken() || wanted {
             self.leave_idle_list();
             return false;
         }
