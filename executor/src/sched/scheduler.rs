@@ -459,7 +459,11 @@ impl Scheduler {
 
     fn add_shares(&self, count: usize) {
         // Relaxed: the caller lives on a share, or on the `Arc`.
-        self.shares.fetch_add(count, Relaxed);
+        if self.shares.fetch_add(count, Relaxed) == 0 {
+            // A spawn after the shutdown, by way of a handle's `Arc`. Nobody can bring the count
+            // back to zero before this: the shares just added are still the caller's.
+            std::mem::forget(self.arc());
+        }
     }
 
     /// Gives shares back.
@@ -472,9 +476,9 @@ impl Scheduler {
         let shares = unsafe { &scheduler.as_ref().shares };
         // AcqRel: the last one to go sees all that the others did.
         if shares.fetch_sub(count, AcqRel) == count {
-            // SAFETY: the strong count forgotten in `new`, which nobody else gives back: the
-            // count of shares does not leave zero again, as new ones are only made from a share
-            // or by a runtime that has not shut down, which has one.
+            // SAFETY: the strong count forgotten when the shares last left zero, in `new` or
+            // `add_shares`. Each time that they do one is forgotten, and each time that they
+            // come back to zero one is given back here.
             unsafe { Arc::decrement_strong_count(scheduler.as_ptr().cast_const()) };
         }
     }

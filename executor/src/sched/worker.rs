@@ -507,7 +507,10 @@ impl Worker {
         let surplus = scheduler
             .idle
             .park(&self.machine, p, self.spinning.replace(false));
-        if scheduler.is_closed() || main.is_woken() || scheduler.has_work() {
+        // Work is for an M that can get a P: without an idle one those who hold the Ps will see
+        // to it, and an M that came back from losing its P would only spin here.
+        let wanted = scheduler.idle.has_idle_p() && scheduler.has_work();
+        if scheduler.is_closed() || main.is_woken() || wanted {
             self.leave_idle_list();
             return false;
         }
@@ -519,7 +522,9 @@ impl Worker {
             }
             None => {
                 self.machine.stats.parks.add(1);
-                let keep_alive = (surplus > 0).then_some(scheduler.config.thread_keep_alive);
+                // A thread in `block_on` stays until its future is done, needed or not.
+                let may_end = surplus > 0 && !scheduler.config.flavor.is_current_thread();
+                let keep_alive = may_end.then_some(scheduler.config.thread_keep_alive);
                 !self.machine.parker.park(keep_alive)
             }
         };
