@@ -25,14 +25,14 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
 /// A server that is running.
-pub struct Server {
+pub(crate) struct Server {
     stop: watch::Sender<bool>,
     acceptor: JoinHandle<()>,
 }
 
 impl Server {
     /// Serves `service` on `listener`, in the background.
-    pub fn start(listener: TcpListener, service: Arc<Service>) -> Self {
+    pub(crate) fn start(listener: TcpListener, service: Arc<Service>) -> Self {
         let (stop, stopped) = watch::channel(false);
         let acceptor = gort::spawn(accept(listener, service, stopped));
         Self { stop, acceptor }
@@ -40,7 +40,7 @@ impl Server {
 
     /// Stops accepting, lets running requests finish, and returns how many connections were still
     /// open after `grace`.
-    pub async fn shut_down(self, grace: Duration) -> usize {
+    pub(crate) async fn shut_down(self, grace: Duration) -> usize {
         self.stop.send_replace(true);
         match time::timeout(grace, self.stop.closed()).await {
             Ok(()) => {
@@ -53,11 +53,7 @@ impl Server {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    service: Arc<Service>,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn accept(listener: TcpListener, service: Arc<Service>, mut stopped: watch::Receiver<bool>) {
     let mut failing = false;
     loop {
         let accepted = gort::select! {
@@ -83,11 +79,7 @@ async fn accept(
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    service: Arc<Service>,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn connection(stream: TcpStream, service: Arc<Service>, mut stopped: watch::Receiver<bool>) {
     // Answers are written whole: waiting to fill a packet would only delay them. If the peer is
     // gone already, hyper will notice.
     let _ = stream.set_nodelay(true);
