@@ -18,7 +18,8 @@ async fn main() {
     println!("Hello from gort: the squares from 1 to 10 add up to {sum}.");
     assert_eq!(sum, 385);
 
-    // A panic stays in its task: the worker goes on, and whoever waits is told.
+    // A panic stays in its task: it is printed, as every panic is, the worker goes on, and whoever
+    // waits is told.
     let error = gort::spawn(async { divide(1, 0) })
         .await
         .expect_err("dividing by zero panics");
