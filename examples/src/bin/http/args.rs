@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// What `--help` prints.
-pub const HELP: &str = "\
+pub(crate) const HELP: &str = "\
 An HTTP/1.1 service with JSON in and out, on gort and hyper.
 
 Without --serve it puts itself under load over loopback, prints what the clients saw and what the
@@ -19,13 +19,13 @@ scheduler did, and ends.
 ";
 
 /// What the user wants.
-pub struct Args {
-    pub workers: Option<usize>,
-    pub mode: Mode,
+pub(crate) struct Args {
+    pub(crate) workers: Option<usize>,
+    pub(crate) mode: Mode,
 }
 
 /// The two ways to run.
-pub enum Mode {
+pub(crate) enum Mode {
     /// Until Ctrl-C.
     Serve { address: SocketAddr },
     /// Under its own load.
@@ -37,7 +37,7 @@ pub enum Mode {
 
 impl Args {
     /// Reads the flags; `None` if they ask for help.
-    pub fn parse(flags: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+    pub(crate) fn parse(flags: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut flags = flags.peekable();
         let (mut workers, mut connections, mut seconds, mut serve) = (None, None, None, None);
         while let Some(flag) = flags.next() {

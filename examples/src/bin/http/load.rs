@@ -22,22 +22,22 @@ use crate::report::Latency;
 
 /// What the clients saw.
 #[derive(Default)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Of the requests that were answered as they should be.
-    pub latency: Latency,
-    pub errors: u64,
-    pub first_error: Option<String>,
+    pub(crate) latency: Latency,
+    pub(crate) errors: u64,
+    pub(crate) first_error: Option<String>,
 }
 
 /// The clients at work.
-pub struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Outcome>>,
     outcome: Outcome,
 }
 
 /// Starts `connections` clients, which go on until `deadline`.
-pub fn start(address: SocketAddr, connections: usize, deadline: Instant) -> Load {
+pub(crate) fn start(address: SocketAddr, connections: usize, deadline: Instant) -> Load {
     let stop = Arc::new(AtomicBool::new(false));
     let client = |number| gort::spawn(run(address, number, deadline, Arc::clone(&stop)));
     let clients = (0..connections).map(client).collect();
@@ -50,13 +50,13 @@ pub fn start(address: SocketAddr, connections: usize, deadline: Instant) -> Load
 
 impl Load {
     /// Makes the clients end after the round that they are in.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         // Relaxed: only the value counts.
         self.stop.store(true, Relaxed);
     }
 
     /// Waits for all clients. Cancel safe: may be called again.
-    pub async fn finish(&mut self) -> Outcome {
+    pub(crate) async fn finish(&mut self) -> Outcome {
         while let Some(client) = self.clients.last_mut() {
             let one = client.await.expect("a client does not panic");
             self.clients.pop();
@@ -184,7 +184,7 @@ fn expect(got: &Value, wanted: &Value) -> Result<(), String> {
 }
 
 /// Each connection needs a descriptor at both ends; better said at once than found out half-way.
-pub fn check_descriptors(connections: usize) -> Result<(), String> {
+pub(crate) fn check_descriptors(connections: usize) -> Result<(), String> {
     // Standard streams, epoll, timerfd, eventfds, listener, and what the shell left open.
     let needed = 2 * connections as u64 + 32;
     let Ok(limits) = std::fs::read_to_string("/proc/self/limits") else {

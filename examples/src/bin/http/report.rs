@@ -9,7 +9,7 @@ use crate::load::Outcome;
 const PARTS: u64 = 32;
 
 /// A histogram of latencies. The memory that it takes does not depend on how long the load lasts.
-pub struct Latency {
+pub(crate) struct Latency {
     buckets: Vec<u64>,
     count: u64,
     max: u64,
@@ -40,14 +40,14 @@ fn last_of(index: usize) -> u64 {
 }
 
 impl Latency {
-    pub fn record(&mut self, took: Duration) {
+    pub(crate) fn record(&mut self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.buckets[index(nanos)] += 1;
         self.count += 1;
         self.max = self.max.max(nanos);
     }
 
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for (bucket, more) in self.buckets.iter_mut().zip(&other.buckets) {
             *bucket += more;
         }
@@ -55,12 +55,12 @@ impl Latency {
         self.max = self.max.max(other.max);
     }
 
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
     /// The duration that `percent` per cent of the requests did not exceed.
-    pub fn percentile(&self, percent: f64) -> Duration {
+    pub(crate) fn percentile(&self, percent: f64) -> Duration {
         let rank = (percent / 100.0 * self.count as f64).ceil() as u64;
         let mut seen = 0;
         let index = self.buckets.iter().position(|&bucket| {
@@ -72,13 +72,13 @@ impl Latency {
 }
 
 /// Prints an [`Outcome`].
-pub struct Report<'a> {
+pub(crate) struct Report<'a> {
     outcome: &'a Outcome,
     elapsed: Duration,
 }
 
 impl<'a> Report<'a> {
-    pub fn new(outcome: &'a Outcome, elapsed: Duration) -> Self {
+    pub(crate) fn new(outcome: &'a Outcome, elapsed: Duration) -> Self {
         Self { outcome, elapsed }
     }
 }
@@ -108,7 +108,7 @@ impl fmt::Display for Report<'_> {
 }
 
 /// 1234567 as `1,234,567`.
-pub fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (position, digit) in digits.chars().enumerate() {

@@ -25,14 +25,14 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
 /// A server that is running.
-pub struct Server {
+pub(crate) struct Server {
     stop: watch::Sender<bool>,
     acceptor: JoinHandle<()>,
 }
 
 impl Server {
     /// Serves `service` on `listener`, in the background.
-    pub fn start(listener: TcpListener, service: Arc<Service>) -> Self {
+    pub(crate) fn start(listener: TcpListener, service: Arc<Service>) -> Self {
         let (stop, stopped) = watch::channel(false);
         let acceptor = gort::spawn(accept(listener, service, stopped));
         Self { stop, acceptor }
@@ -40,7 +40,7 @@ impl Server {
 
     /// Stops accepting, lets running requests finish, and returns how many connections were still
     /// open after `grace`.
-    pub async fn shut_down(self, grace: Duration) -> usize {
+    pub(crate) async fn shut_down(self, grace: Duration) -> usize {
         self.stop.send_replace(true);
         match time::timeout(grace, self.stop.closed()).await {
             Ok(()) => {

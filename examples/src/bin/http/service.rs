@@ -44,7 +44,7 @@ struct Todo {
 type Answer = Response<Full<Bytes>>;
 
 /// Everything that outlives a request.
-pub struct Service {
+pub(crate) struct Service {
     todos: Mutex<BTreeMap<u64, Todo>>,
     // Relaxed wherever these are used: they count, and order nothing.
     next_id: AtomicU64,
@@ -56,7 +56,7 @@ pub struct Service {
 
 impl Service {
     /// A service without to-dos, which reports on `runtime`.
-    pub fn new(runtime: Handle) -> Self {
+    pub(crate) fn new(runtime: Handle) -> Self {
         Self {
             todos: Mutex::default(),
             next_id: AtomicU64::new(1),
@@ -68,17 +68,17 @@ impl Service {
     }
 
     /// Requests that have been answered.
-    pub fn served(&self) -> u64 {
+    pub(crate) fn served(&self) -> u64 {
         self.served.load(Relaxed)
     }
 
     /// Requests that are being answered now.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
     }
 
     /// Whether there are no to-dos.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.todos().is_empty()
     }
 
@@ -87,7 +87,7 @@ impl Service {
     }
 
     /// Answers one request. What the client did wrong becomes a response, too.
-    pub async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
         /// Counts also the requests whose client goes away, which drops this future.
         struct InFlight<'a>(&'a Service);
         impl Drop for InFlight<'_> {
