@@ -184,6 +184,10 @@ fn wake_after_abort_and_after_completion() {
         assert!(runtime.block_on(task).unwrap_err().is_cancelled());
         for _ in 0..3 {
             waker.wake_by_ref();
+            #[allow(
+                clippy::waker_clone_wake,
+                reason = "the wake by value is what is tested"
+            )]
             waker.clone().wake();
         }
         // Completed, its waker kept.
