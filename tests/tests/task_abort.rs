@@ -1,5 +1,10 @@
 //! Abort at every state of a task, from everywhere.
 
+#![allow(
+    clippy::waker_clone_wake,
+    reason = "a wake by value is another path than one by reference"
+)]
+
 use std::task::Poll;
 
 use gort::task::yield_now;
