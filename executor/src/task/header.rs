@@ -38,6 +38,7 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
+use std::mem::offset_of;
 use std::panic::Location;
 use std::ptr::NonNull;
 use std::task::{Poll, Waker};
@@ -74,14 +75,15 @@ pub(crate) struct Header {
     /// Valid while the cell lives: the cell holds a share of the scheduler's life.
     pub(super) scheduler: NonNull<Scheduler>,
     pub(super) id: Id,
-    pub(super) join_waker: UnsafeCell<Option<Waker>>,
-    pub(super) location: &'static Location<'static>,
-    /// When the task was queued, if this transition is sampled; see `sched::metrics`.
+    /// When the task was queued, if this transition is sampled; see `sched::scheduler`.
     queued_at: Cell<u32>,
     pub(super) class: u8,
+    pub(super) join_waker: UnsafeCell<Option<Waker>>,
+    pub(super) location: &'static Location<'static>,
 }
 
-const _: () = assert!(size_of::<Header>() == 72);
+// What a turn touches stands first, within one cache line of 64 bytes.
+const _: () = assert!(size_of::<Header>() == 72 && offset_of!(Header, location) == 64);
 
 impl fmt::Debug for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
