@@ -23,8 +23,7 @@
 //!
 //! * `macros` (default): `#[gort::main]`, `#[gort::test]`, `select!`, `join!`, `try_join!`.
 //! * `futures-io`: futures-io's `AsyncRead` and `AsyncWrite` on the sockets.
-//! * `hyper`: hyper 1's executor, timer and I/O traits, in [`hyper`](crate::hyper).
-#![cfg_attr(not(feature = "hyper"), doc = "")]
+//! * `hyper`: hyper 1's executor, timer and I/O traits, in the module `gort::hyper`.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 // The modules with a loom model are compiled under `--cfg loom`, everything else is not.
@@ -35,6 +34,8 @@ pub(crate) mod sched;
 
 #[cfg(not(loom))]
 pub(crate) mod blocking;
+#[cfg(all(feature = "hyper", not(loom)))]
+pub mod hyper;
 #[cfg(not(loom))]
 pub mod io;
 #[cfg(not(loom))]
@@ -52,7 +53,6 @@ pub mod task;
 #[cfg(loom)]
 pub(crate) mod task;
 pub mod time;
-#[cfg(not(loom))]
 pub(crate) mod wake_list;
 
 #[cfg(not(loom))]

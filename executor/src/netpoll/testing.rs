@@ -1,67 +1,43 @@
-//! A reactor with a thread of its own and a small `block_on`, for the tests of `netpoll` and `net`.
+//! A reactor and a small `block_on`, for the tests of `netpoll` and `net`.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::Netpoll;
-use crate::runtime::context;
-use crate::wake_list::WakeList;
+use crate::runtime::{Builder, Runtime};
 
 /// When a test counts as hung. Nothing is expected to take any part of it.
 pub(crate) const HUNG: Duration = Duration::from_secs(60);
 
+/// A runtime for its netpoll's sake.
 #[derive(Debug)]
 pub(crate) struct Reactor {
     pub(crate) netpoll: Arc<Netpoll>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    runtime: Runtime,
 }
 
 impl Reactor {
     pub(crate) fn start() -> Reactor {
-        let netpoll = Arc::new(Netpoll::new(16).unwrap());
-        let stop = Arc::new(AtomicBool::new(false));
-        let thread = thread::spawn({
-            let (netpoll, stop) = (netpoll.clone(), stop.clone());
-            move || {
-                let mut woken = WakeList::new();
-                while !stop.load(Ordering::Acquire) {
-                    let mut poller = netpoll.try_lock().expect("the only poller");
-                    poller.poll(None, &mut woken).unwrap();
-                    drop(poller);
-                    woken.wake_all();
-                }
-            }
-        });
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         Reactor {
-            netpoll,
-            stop,
-            thread: Some(thread),
+            netpoll: runtime.handle().scheduler().netpoll.clone(),
+            runtime,
         }
     }
 
     /// Runs `future` on this thread, in the context of the reactor.
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
-        context::set_netpoll_provisional(Some(self.netpoll.clone()));
-        let output = block_on(future);
-        context::set_netpoll_provisional(None);
-        output
-    }
-}
-
-impl Drop for Reactor {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        self.netpoll.wake();
-        let result = self.thread.take().expect("joined only here").join();
-        if !thread::panicking() {
-            result.expect("the poller panicked");
-        }
+        let _guard = self.runtime.enter();
+        block_on(future)
     }
 }
 
@@ -122,16 +98,17 @@ pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Runs the ignored test `name` in a process of its own, since it changes process-wide limits.
-pub(crate) fn in_child(name: &str) {
+/// Runs `body` in a process of its own, since it changes limits of its process: the test at `path`
+/// (which starts with the crate's name) calls this, and is started a second time by itself.
+pub(crate) fn in_child(path: &str, body: impl FnOnce()) {
+    const MARK: &str = "GORT_TEST_CHILD";
+    if std::env::var_os(MARK).is_some() {
+        return body();
+    }
+    let (_crate, name) = path.split_once("::").expect("a path within the crate");
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            name,
-            "--ignored",
-            "--nocapture",
-            "--test-threads=1",
-        ])
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(MARK, "1")
         .output()
         .unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);

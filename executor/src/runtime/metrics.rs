@@ -160,44 +160,108 @@ impl RuntimeMetrics {
     }
 }
 
-/// The tables that the examples print.
+/// Two tables, of the processors and of the machines, and a line on how long tasks sat in run
+/// queues: for people to read, with no promise of stability.
+///
+/// ```text
+/// Processors     polls    runnext     global     stolen    spilled   netpolls    retaken
+///   P 0        180,371     82,303          2      3,272          0      2,952          0
+///   P 1        179,346     81,896         63      3,298          0      2,934          0
+///
+/// Machines       polls      parks    netpoll        CPU     thread
+///   M 0        179,348          4         11   1,005 ms       1856
+///   M 1        180,369          7          1   1,005 ms       1857
+///
+/// Run queue  41,096 samples, mean 4.1µs, p50 2.3µs, p90 9.2µs, p99 30.7µs, p99.9 81.9µs, max 1.2ms
+/// ```
 impl fmt::Display for RuntimeMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:>4} {:>12} {:>12} {:>12} {:>10} {:>10} {:>10} {:>8}",
-            "P", "polls", "runnext", "global", "stolen", "spilled", "netpolls", "retaken"
-        )?;
+        let row = |f: &mut fmt::Formatter<'_>, first: &str, rest: &[String]| {
+            write!(f, "{first:<10}")?;
+            for cell in rest {
+                write!(f, " {cell:>10}")?;
+            }
+            writeln!(f)
+        };
+        let head = |names: &[&str]| -> Vec<String> { names.iter().map(|n| (*n).into()).collect() };
+
+        let names = [
+            "polls", "runnext", "global", "stolen", "spilled", "netpolls", "retaken",
+        ];
+        row(f, "Processors", &head(&names))?;
         for p in self.processors() {
-            writeln!(
-                f,
-                "{:>4} {:>12} {:>12} {:>12} {:>10} {:>10} {:>10} {:>8}",
-                p.index,
+            let counts = [
                 p.polls,
                 p.from_runnext,
                 p.from_global,
                 p.stolen,
                 p.spilled,
                 p.netpolls,
-                p.retaken
-            )?;
+                p.retaken,
+            ];
+            row(f, &format!("  P {}", p.index), &counts.map(grouped))?;
         }
-        writeln!(
-            f,
-            "{:>4} {:>12} {:>12} {:>12} {:>10} {:>10}",
-            "M", "polls", "parks", "netpoll", "cpu ms", "thread"
-        )?;
+        writeln!(f)?;
+        let names = ["polls", "parks", "netpoll", "CPU", "thread"];
+        row(f, "Machines", &head(&names))?;
         for m in self.machines() {
-            let cpu = m
-                .cpu_time
-                .map_or("-".into(), |cpu| cpu.as_millis().to_string());
-            let thread = m.thread_id.map_or("ended".into(), |tid| tid.to_string());
-            writeln!(
-                f,
-                "{:>4} {:>12} {:>12} {:>12} {:>10} {:>10}",
-                m.number, m.polls, m.parks, m.netpoll_waits, cpu, thread
-            )?;
+            let cpu = m.cpu_time.map(|cpu| cpu.as_millis() as u64);
+            let cells = [
+                grouped(m.polls),
+                grouped(m.parks),
+                grouped(m.netpoll_waits),
+                cpu.map_or("-".into(), |ms| grouped(ms) + " ms"),
+                m.thread_id.map_or("ended".into(), |tid| tid.to_string()),
+            ];
+            row(f, &format!("  M {}", m.number), &cells)?;
         }
-        Ok(())
+        writeln!(f)?;
+        writeln!(f, "Run queue  {}", self.schedule_latency())
+    }
+}
+
+/// 1234567 as `1,234,567`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::runtime::Builder;
+
+    #[test]
+    fn the_tables_have_a_row_for_each_processor_and_machine() {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(3)
+            .build()
+            .unwrap();
+        runtime.block_on(async { crate::spawn(async {}).await.unwrap() });
+        let metrics = runtime.metrics();
+        let text = metrics.to_string();
+        let rows = |start| text.lines().filter(|line| line.starts_with(start)).count();
+        assert_eq!(rows("  P "), 3, "{text}");
+        // Not fewer: a machine may be added while the text is made, never taken away.
+        assert!(rows("  M ") >= 3, "{text}");
+        assert!(text.lines().last().unwrap().starts_with("Run queue  "));
+    }
+
+    #[test]
+    fn digits_are_grouped() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1234567, "1,234,567"),
+        ] {
+            assert_eq!(super::grouped(number), text);
+        }
     }
 }

@@ -123,17 +123,12 @@ impl Mark {
     #[cold]
     fn enter_contended(&self, word: &Ownership, claim: Claim) -> bool {
         let request = (claim.0 & !KIND) | REQUEST;
-        // AcqRel: a withdrawal passes nothing on, a failure shows TAKEN; kept simple.
-        if word
-            .0
-            .compare_exchange(request, claim.0, AcqRel, Acquire)
-            .is_ok()
-        {
-            return true;
-        }
-        // The taker itself may have withdrawn in between.
-        if word.0.load(Acquire) == claim.0 {
-            return true;
+        // Release hands nothing over; Acquire pairs with the taker's own withdrawal.
+        match word.0.compare_exchange(request, claim.0, AcqRel, Acquire) {
+            Ok(_) => return true,
+            // The taker itself has withdrawn: it had seen the mark up.
+            Err(actual) if actual == claim.0 => return true,
+            Err(_) => {}
         }
         self.0.store(false, Release);
         false
@@ -176,14 +171,28 @@ impl Ownership {
     pub(crate) fn next_poll(&self, claim: Claim) -> Claim {
         let next = Claim(claim.0.wrapping_add(TICK));
         // Relaxed: publishes nothing; may overwrite a request (see the module's doc).
-        self.0.store(next.0, Relaxed);
+        self.overwrite(next.0);
         next
     }
 
     /// The holder gives the P up. Holder only, mark up; then it lowers the mark and puts the P on
     /// the idle list.
     pub(crate) fn release(&self, claim: Claim) {
-        self.0.store((claim.0 & !(TICK - 1)) | IDLE, Release);
+        // What the holder did to the P goes to the next one through the idle list's lock.
+        self.overwrite((claim.0 & !(TICK - 1)) | IDLE);
+    }
+
+    /// The holder's plain store.
+    ///
+    /// Under loom it is a swap: loom keeps the modification order of stores as a partial order,
+    /// and would let the taker's second compare-exchange read its own REQUEST past a later store
+    /// that it has already synchronised with, which no coherent memory does.
+    #[inline(always)]
+    fn overwrite(&self, word: u64) {
+        #[cfg(not(loom))]
+        self.0.store(word, Relaxed);
+        #[cfg(loom)]
+        self.0.swap(word, Relaxed);
     }
 
     /// For a taker: the holder and its poll, if there is one.

@@ -269,10 +269,10 @@ mod loom_tests {
     #[test]
     fn loom_ring_push_pop_steal() {
         loom::model(|| {
-            let ring = Arc::new(Ring::new());
+            let ring = Arc::new(Ring::<u8>::new());
             let victim = ring.clone();
             let thief = loom::thread::spawn(move || {
-                let own = Ring::new();
+                let own = Ring::<u8>::new();
                 let mut seen = Vec::new();
                 if let Some(item) = victim.steal_into(&own) {
                     seen.push(item.as_ptr().addr() - 1);
@@ -305,7 +305,7 @@ mod loom_tests {
     #[test]
     fn loom_ring_two_thieves() {
         loom::model(|| {
-            let ring = Arc::new(Ring::new());
+            let ring = Arc::new(Ring::<u8>::new());
             for number in 0..3 {
                 ring.push(item(number)).unwrap();
             }
@@ -313,7 +313,7 @@ mod loom_tests {
                 .map(|_| {
                     let victim = ring.clone();
                     loom::thread::spawn(move || {
-                        let own = Ring::new();
+                        let own = Ring::<u8>::new();
                         let mut seen = Vec::new();
                         seen.extend(victim.steal_into(&own).map(|i| i.as_ptr().addr() - 1));
                         drain(&own, &mut seen);

@@ -79,7 +79,7 @@ mod loom_tests {
     fn loom_runnext() {
         loom::model(|| {
             let item = |number| NonNull::<u8>::new(ptr::without_provenance_mut(number)).unwrap();
-            let slot = Arc::new(RunNext::new());
+            let slot = Arc::new(RunNext::<u8>::new());
             let other = slot.clone();
             let thief = loom::thread::spawn(move || {
                 let seen = other.peek();

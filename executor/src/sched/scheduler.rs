@@ -17,7 +17,7 @@ use std::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
     fence,
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::Config;
@@ -68,7 +68,6 @@ pub(crate) struct Scheduler {
     completed_outside: AtomicU64,
     /// Machines that could not be started when they were wanted.
     pub(crate) refused_machines: AtomicU64,
-    this: Weak<Scheduler>,
 }
 
 /// Every M that the runtime ever had, by number, and the threads to be joined.
@@ -98,7 +97,7 @@ impl Scheduler {
         };
         let fifo = config.flavor.is_current_thread();
         let count = config.processors;
-        let scheduler = Arc::new_cyclic(|this| Self {
+        let scheduler = Arc::new(Self {
             id,
             processors: (0..count)
                 .map(|index| Processor::new(index, fifo, id as u32))
@@ -118,7 +117,6 @@ impl Scheduler {
             spawned_outside: AtomicU64::new(0),
             completed_outside: AtomicU64::new(0),
             refused_machines: AtomicU64::new(0),
-            this: Weak::clone(this),
             config,
         });
         // The strong count that the shares stand for, until `release_shares` finds none left.
@@ -128,9 +126,13 @@ impl Scheduler {
 
     /// The `Arc` that this is in; `self` is alive, so it is too.
     pub(crate) fn arc(&self) -> Arc<Self> {
-        self.this
-            .upgrade()
-            .expect("a live scheduler is in a live Arc")
+        let this = std::ptr::from_ref(self);
+        // SAFETY: schedulers are made by `new` only, which puts them into an `Arc`; whoever has
+        // the borrow keeps a strong count, or a share that stands for one.
+        unsafe {
+            Arc::increment_strong_count(this);
+            Arc::from_raw(this)
+        }
     }
 
     pub(super) fn machines(&self) -> MutexGuard<'_, Machines> {
@@ -447,6 +449,13 @@ impl Scheduler {
     }
 
     // ---- Shares ------------------------------------------------------------------------------
+
+    /// Whether no task's cell is left, with `in_hand` shares in the Ps' hands. Only when no M is
+    /// left, so that the counts stand still but for cells that are freed.
+    pub(super) fn has_no_cells(&self, in_hand: usize) -> bool {
+        // Acquire pairs with the AcqRel of those that freed the last cells.
+        self.shares.load(Acquire) == 1 + in_hand
+    }
 
     fn add_shares(&self, count: usize) {
         // Relaxed: the caller lives on a share, or on the `Arc`.

@@ -20,16 +20,22 @@ pub(crate) mod driver;
 pub mod error;
 mod heap;
 mod instant;
+#[cfg(not(loom))]
 mod interval;
 mod queue;
+#[cfg(not(loom))]
 mod sleep;
+#[cfg(not(loom))]
 mod timeout;
 
 pub use instant::Instant;
+#[cfg(not(loom))]
 pub use interval::{Interval, MissedTickBehavior, interval, interval_at};
+#[cfg(not(loom))]
 pub use sleep::{Sleep, sleep, sleep_until};
 #[doc(no_inline)]
 pub use std::time::Duration;
+#[cfg(not(loom))]
 pub use timeout::{Timeout, timeout, timeout_at};
 
 /// Some 30 years, tokio's bound: `Instant::now() + duration` cannot overflow up to there, and
@@ -41,7 +47,7 @@ fn reasonable(duration: Duration) -> Duration {
     duration.min(FAR_FUTURE)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 const _: () = {
     const fn thread_safe<T: Send + Sync>() {}
     const fn unpin<T: Unpin>() {}

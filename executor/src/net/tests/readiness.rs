@@ -2,7 +2,6 @@ use std::future::{Future, poll_fn};
 use std::io::{self, Read, Write};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::thread;
 
 use super::{Reactor, assert_pending, pair, run};
@@ -175,7 +174,7 @@ fn an_always_ready_socket_takes_part_in_the_budget() {
 }
 
 #[test]
-#[should_panic(expected = "there is no reactor running")]
+#[should_panic(expected = "there is no gort runtime running")]
 fn outside_a_runtime_it_panics() {
     let listener = std::net::TcpListener::bind(super::ANY_PORT).unwrap();
     listener.set_nonblocking(true).unwrap();
