@@ -29,6 +29,7 @@
 // The modules with a loom model are compiled under `--cfg loom`, everything else is not.
 pub(crate) mod facade;
 pub(crate) mod os;
+pub(crate) mod quietly;
 pub(crate) mod sched;
 
 #[cfg(not(loom))]

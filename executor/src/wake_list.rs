@@ -6,6 +6,8 @@
 
 use std::task::Waker;
 
+use crate::quietly::quietly;
+
 /// A reusable list of wakers.
 #[derive(Debug, Default)]
 pub(crate) struct WakeList {
@@ -25,12 +27,11 @@ impl WakeList {
         self.wakers.is_empty()
     }
 
-    /// Wakes all, oldest first, and keeps the capacity. The list is empty afterwards even if a
-    /// waker panics (the rest are then dropped unwoken by `drain`, as a panic in a waker is a bug
-    /// in its vtable; gort's own never panic).
+    /// Wakes all, oldest first, and keeps the capacity. A waker that panics, which gort's own never
+    /// do, costs the others nothing.
     pub(crate) fn wake_all(&mut self) {
         for waker in self.wakers.drain(..) {
-            waker.wake();
+            quietly(|| waker.wake());
         }
     }
 }

@@ -214,11 +214,8 @@ fn is_std_test(attr: &syn::Attribute) -> bool {
         .iter()
         .map(|segment| segment.ident.to_string())
         .collect();
-    match names.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["test"] => true,
-        ["core" | "std", "prelude", _, "test"] => true,
-        _ => false,
-    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    matches!(names[..], ["test"] | ["core" | "std", "prelude", _, "test"])
 }
 
 fn mentions_impl(tokens: TokenStream) -> bool {

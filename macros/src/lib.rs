@@ -47,7 +47,8 @@ use proc_macro::TokenStream;
 /// tokio = { package = "gort", version = "0.1" }
 /// ```
 ///
-/// ```ignore
+/// ```
+/// # use gort as tokio;
 /// #[tokio::main(crate = "tokio")]
 /// async fn main() {}
 /// ```

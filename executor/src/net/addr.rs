@@ -4,7 +4,9 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+
+use crate::blocking::spawn_blocking;
 
 /// What can be turned into socket addresses, without blocking: the argument of
 /// [`TcpStream::connect`](super::TcpStream::connect) and its like.
@@ -25,6 +27,14 @@ pub trait ToSocketAddrs: sealed::Resolve {}
 /// # Errors
 ///
 /// If the name cannot be resolved.
+///
+/// # Panics
+///
+/// Outside a runtime, if there is a name to look up.
+///
+/// # Cancel safety
+///
+/// Dropping the future leaves a lookup that runs to its end, and discards its result.
 ///
 /// # Examples
 ///
@@ -49,7 +59,10 @@ pub(crate) fn to_socket_addrs(addrs: impl ToSocketAddrs) -> sealed::Resolving {
 }
 
 mod sealed {
+    use std::io;
     use std::net::SocketAddr;
+
+    use crate::task::JoinHandle;
 
     #[doc(hidden)]
     pub trait Resolve {
@@ -65,7 +78,7 @@ mod sealed {
     #[derive(Debug)]
     pub enum Resolving {
         Known(Option<Addrs>),
-        LookingUp(super::Lookup),
+        LookingUp(JoinHandle<io::Result<std::vec::IntoIter<SocketAddr>>>),
     }
 
     #[doc(hidden)]
@@ -87,7 +100,7 @@ impl Resolving {
     where
         A: std::net::ToSocketAddrs<Iter = std::vec::IntoIter<SocketAddr>> + Send + 'static,
     {
-        Resolving::LookingUp(look_up(move || name.to_socket_addrs()))
+        Resolving::LookingUp(spawn_blocking(move || name.to_socket_addrs()))
     }
 }
 
@@ -99,7 +112,10 @@ impl Future for Resolving {
             Resolving::Known(addrs) => {
                 Poll::Ready(Ok(addrs.take().expect("polled after it was ready")))
             }
-            Resolving::LookingUp(lookup) => poll_lookup(lookup, cx).map_ok(Addrs::Many),
+            Resolving::LookingUp(lookup) => {
+                // The outer error: the runtime has shut down before the lookup began.
+                Poll::Ready(ready!(Pin::new(lookup).poll(cx))?.map(Addrs::Many))
+            }
         }
     }
 }
@@ -121,33 +137,6 @@ impl Iterator for Addrs {
         }
     }
 }
-
-// ---- PROVISIONAL, until crate::blocking::spawn_blocking is there: a thread a lookup. The lead
-// replaces the three items; `Lookup` becomes its JoinHandle.
-
-type Lookup = tokio::sync::oneshot::Receiver<io::Result<std::vec::IntoIter<SocketAddr>>>;
-
-fn look_up(
-    f: impl FnOnce() -> io::Result<std::vec::IntoIter<SocketAddr>> + Send + 'static,
-) -> Lookup {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    // A refused thread drops the sender, and the receiver reports it.
-    let _ = std::thread::Builder::new()
-        .name("gort-lookup".into())
-        .spawn(move || sender.send(f()));
-    receiver
-}
-
-fn poll_lookup(
-    lookup: &mut Lookup,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<std::vec::IntoIter<SocketAddr>>> {
-    Pin::new(lookup).poll(cx).map(|outcome| {
-        outcome.unwrap_or_else(|_| Err(io::Error::other("the name lookup ended without a result")))
-    })
-}
-
-// ---- End of the provisional part.
 
 impl<T: ToSocketAddrs + ?Sized> ToSocketAddrs for &T {}
 impl<T: Resolve + ?Sized> Resolve for &T {

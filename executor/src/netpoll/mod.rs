@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Files: `poll` owns the epoll instance and the poll lock, `wakeup` decides who writes the
-//! eventfd, `slots` maps tokens to sockets, `readiness` holds a socket's state and its waiters,
+//! eventfd, `timerfd` makes timeouts exact, `slots` maps tokens to sockets, `readiness` holds a socket's state and its waiters,
 //! `registration` is what `net` builds sockets from.
 //!
 //! # Life cycle
@@ -40,6 +40,7 @@ mod poll;
 mod readiness;
 mod registration;
 mod slots;
+mod timerfd;
 mod wakeup;
 
 #[cfg(test)]

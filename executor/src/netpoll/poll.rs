@@ -9,7 +9,8 @@ use mio::event::Source;
 use mio::{Events, Poll, Registry, Token, Waker};
 
 use super::readiness::ScheduledIo;
-use super::slots::{Refused, Registrations, WAKE_TOKEN};
+use super::slots::{Refused, Registrations, TIMER_TOKEN, WAKE_TOKEN};
+use super::timerfd::TimerFd;
 use super::wakeup::Wakeup;
 use super::{lock, shut_down_error};
 use crate::io::{Interest, Ready};
@@ -38,6 +39,7 @@ pub(crate) struct Netpoll {
 struct Inner {
     poll: Poll,
     events: Events,
+    timer: TimerFd,
 }
 
 impl Netpoll {
@@ -45,7 +47,7 @@ impl Netpoll {
     ///
     /// # Errors
     ///
-    /// If the epoll instance or its eventfd cannot be made: mostly for want of descriptors.
+    /// If the epoll instance, its eventfd or its timerfd cannot be made: mostly for want of descriptors.
     pub(crate) fn new(events: usize) -> io::Result<Netpoll> {
         let poll = Poll::new().map_err(|e| cannot("create the epoll instance", &e))?;
         let registry = poll
@@ -54,10 +56,13 @@ impl Netpoll {
             .map_err(|e| cannot("duplicate the epoll descriptor", &e))?;
         let eventfd =
             Waker::new(&registry, WAKE_TOKEN).map_err(|e| cannot("create the eventfd", &e))?;
+        let timer =
+            TimerFd::new(&registry, TIMER_TOKEN).map_err(|e| cannot("create the timerfd", &e))?;
         Ok(Netpoll {
             inner: Mutex::new(Inner {
                 poll,
                 events: Events::with_capacity(events.max(1)),
+                timer,
             }),
             registry,
             registrations: Mutex::default(),
@@ -190,9 +195,9 @@ pub(crate) struct Poller<'a> {
 impl Poller<'_> {
     /// Takes events from the system and moves the wakers of those who wait for them to `woken`.
     ///
-    /// `timeout` is how long to wait for the first event: not at all (zero), so long (rounded up
-    /// to whole milliseconds), or for ever (`None`). It returns earlier, possibly with nothing,
-    /// after [`Netpoll::wake`] or when a signal handler has run.
+    /// `timeout` is how long to wait for the first event: not at all (zero), so long, or for ever
+    /// (`None`). It may return earlier with nothing, and does so after [`Netpoll::wake`] or when a
+    /// signal handler has run.
     ///
     /// # Errors
     ///
@@ -202,11 +207,18 @@ impl Poller<'_> {
         timeout: Option<Duration>,
         woken: &mut WakeList,
     ) -> io::Result<()> {
-        let Inner { poll, events } = &mut *self.inner;
+        let Inner {
+            poll,
+            events,
+            timer,
+        } = &mut *self.inner;
         let result = match timeout {
             Some(Duration::ZERO) => poll.poll(events, timeout),
             _ if !self.netpoll.wakeup.begin_block() => poll.poll(events, Some(Duration::ZERO)),
             _ => {
+                if let Some(timeout) = timeout {
+                    timer.arm_for_fraction(timeout);
+                }
                 let result = poll.poll(events, timeout);
                 self.netpoll.wakeup.end_block();
                 result
@@ -227,7 +239,7 @@ impl Poller<'_> {
         while events.peek().is_some() {
             let registrations = lock(&self.netpoll.registrations);
             for event in events.by_ref().take(EVENTS_PER_LOCK) {
-                // Neither the eventfd nor a stale event has a socket.
+                // Neither eventfd nor timerfd nor a stale event has a socket.
                 if let Some(io) = registrations.get(event.token()) {
                     io.dispatch(Ready::from_mio(event), woken);
                 }
@@ -292,7 +304,7 @@ mod tests {
         peer.write_all(b"x").unwrap();
 
         let mut poller = netpoll.try_lock().unwrap();
-        let Inner { poll, events } = &mut *poller.inner;
+        let Inner { poll, events, .. } = &mut *poller.inner;
         poll.poll(events, None).unwrap();
         assert_eq!(events.iter().next().unwrap().token(), old_token);
 
@@ -305,5 +317,27 @@ mod tests {
         assert!(old_io.try_ready(Interest::READABLE).is_err());
         assert!(new_io.try_ready(Interest::READABLE).is_err());
         netpoll.deregister(&mut new, new_token).unwrap();
+    }
+    /// Had only epoll_wait's rounded timeout ended the poll, there would be no event.
+    #[test]
+    fn a_fraction_of_a_millisecond_is_ended_by_the_timerfd() {
+        let netpoll = Netpoll::new(4).unwrap();
+        let mut poller = netpoll.try_lock().unwrap();
+        for timeout in [Duration::from_micros(100), Duration::from_micros(2_500)] {
+            let start = std::time::Instant::now();
+            poller.poll(Some(timeout), &mut WakeList::new()).unwrap();
+            assert!(start.elapsed() >= timeout);
+            let tokens: Vec<_> = poller.inner.events.iter().map(|e| e.token()).collect();
+            assert_eq!(tokens, [TIMER_TOKEN]);
+        }
+        // Whole milliseconds need none.
+        let timeout = Duration::from_millis(1);
+        poller.poll(Some(timeout), &mut WakeList::new()).unwrap();
+        assert!(poller.inner.events.is_empty());
+        // What does not fit the clock is as good as for ever.
+        netpoll.wake();
+        poller
+            .poll(Some(Duration::MAX), &mut WakeList::new())
+            .unwrap();
     }
 }

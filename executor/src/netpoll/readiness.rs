@@ -280,7 +280,7 @@ mod tests {
     use super::*;
     use std::pin::pin;
     use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering::Release};
     use std::task::Wake;
 
     #[derive(Default)]
@@ -429,6 +429,58 @@ mod tests {
             io.poll_ready(&mut cx, Direction::Write),
             Poll::Ready(Err(_))
         ));
+    }
+
+    /// The second look: a waiter that registers just as the event comes is woken or sees it.
+    #[test]
+    fn a_wait_that_races_with_its_event_is_never_lost() {
+        const ROUNDS: usize = 20_000;
+        let sockets: Vec<_> = (0..ROUNDS).map(|_| ScheduledIo::default()).collect();
+        let mut lost = 0;
+        // The round that each side has reached; the other one waits for it, so that they collide.
+        let (waiting, dispatching) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let meet = |mine: &AtomicUsize, other: &AtomicUsize, round: usize| {
+            mine.store(round, Release);
+            while other.load(Acquire) < round {
+                std::thread::yield_now();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for (round, io) in sockets.iter().enumerate() {
+                    meet(&dispatching, &waiting, round);
+                    dispatch(io, Ready::READABLE);
+                }
+                dispatching.store(ROUNDS, Release);
+            });
+            for (round, io) in sockets.iter().enumerate() {
+                let (slot_woken, slot_waker) = counter();
+                let (list_woken, list_waker) = counter();
+                let mut slot_cx = Context::from_waker(&slot_waker);
+                let mut list_cx = Context::from_waker(&list_waker);
+                let mut listed = pin!(io.ready(Interest::READABLE));
+                meet(&waiting, &dispatching, round);
+                // Which of the two meets the event, and where, changes from round to round.
+                for i in 0..round / 2 % 200 {
+                    std::hint::black_box(i);
+                }
+                let (mut slot_waits, mut list_waits) = (false, false);
+                for list in [round % 2 == 0, round % 2 != 0] {
+                    if list {
+                        list_waits = listed.as_mut().poll(&mut list_cx).is_pending();
+                    } else {
+                        slot_waits = io.poll_ready(&mut slot_cx, Direction::Read).is_pending();
+                    }
+                }
+                while dispatching.load(Acquire) <= round {
+                    std::thread::yield_now();
+                }
+                lost += usize::from(slot_waits && slot_woken.get() == 0);
+                lost += usize::from(list_waits && list_woken.get() == 0);
+            }
+        });
+        // Only now: a panic in there would leave the other thread waiting.
+        assert_eq!(lost, 0);
     }
 
     /// A waker that looks at the socket from its clone, drop and wake: it would hang if one of them

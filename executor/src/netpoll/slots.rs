@@ -18,8 +18,9 @@ const INDEX_BITS: u32 = if usize::BITS == 64 { 32 } else { 24 };
 const INDEX_MASK: usize = (1 << INDEX_BITS) - 1;
 const GENERATION_MASK: usize = usize::MAX >> INDEX_BITS;
 
-/// The token of the eventfd: its index is never given to a slot.
+/// The tokens of the eventfd and the timerfd: their index is never given to a slot.
 pub(super) const WAKE_TOKEN: Token = Token(usize::MAX);
+pub(super) const TIMER_TOKEN: Token = Token(INDEX_MASK);
 
 #[derive(Debug, Default)]
 pub(super) struct Registrations {
@@ -113,7 +114,7 @@ mod tests {
         assert_eq!(last.0 >> INDEX_BITS, GENERATION_MASK);
         assert_eq!(wrapped.0 >> INDEX_BITS, 0);
         assert!(table.get(last).is_some() && table.get(wrapped).is_some());
-        assert!(table.get(WAKE_TOKEN).is_none());
+        assert!(table.get(WAKE_TOKEN).is_none() && table.get(TIMER_TOKEN).is_none());
     }
 
     #[test]

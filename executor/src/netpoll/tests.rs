@@ -357,18 +357,15 @@ fn every_waiter_of_one_socket_is_woken() {
 
 #[test]
 fn without_descriptors_new_says_so() {
-    in_child("netpoll::tests::without_descriptors_new_says_so_child");
-}
-
-#[test]
-#[ignore = "changes the limits of its process: run by without_descriptors_new_says_so"]
-fn without_descriptors_new_says_so_child() {
-    let limit = no_more_descriptors();
-    let error = Netpoll::new(4).unwrap_err();
-    drop(limit);
-    let text = error.to_string();
-    assert!(
-        text.contains("epoll") && text.contains("ulimit -n"),
-        "{text}"
-    );
+    let path = concat!(module_path!(), "::without_descriptors_new_says_so");
+    in_child(path, || {
+        let limit = no_more_descriptors();
+        let error = Netpoll::new(4).unwrap_err();
+        drop(limit);
+        let text = error.to_string();
+        assert!(
+            text.contains("epoll") && text.contains("ulimit -n"),
+            "{text}"
+        );
+    });
 }

@@ -5,7 +5,6 @@
 //! | `HANDLE` | `Runtime::enter`, `block_on`, Ms and blocking threads | `Handle::current`, `gort::spawn`, sockets, timers |
 //! | `WORKER` | an M, for as long as it runs | waking and spawning onto the own P |
 //! | `DRIVING` | `block_on`, Ms | refusing to block inside async code |
-//! | `YIELDED` | `yield_now`, during a poll | the M that polls |
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -20,7 +19,6 @@ use crate::time::driver::Timers;
 thread_local! {
     static WORKER: Cell<*const Worker> = const { Cell::new(ptr::null()) };
     static DRIVING: Cell<bool> = const { Cell::new(false) };
-    static YIELDED: Cell<bool> = const { Cell::new(false) };
     static HANDLE: RefCell<Current> = const { RefCell::new(Current { handle: None, depth: 0 }) };
 }
 
@@ -91,18 +89,6 @@ pub(crate) fn assert_not_driving() {
 /// Whether this thread is polling async code, and so must not block.
 pub(crate) fn is_driving() -> bool {
     DRIVING.get()
-}
-
-/// Notes that the task being polled yields: its M defers it.
-pub(crate) fn note_yield() {
-    YIELDED.set(true);
-}
-
-/// The note of [`note_yield`], taken.
-#[inline]
-pub(crate) fn take_yield() -> bool {
-    // The look first: a store on every poll costs more.
-    YIELDED.get() && YIELDED.replace(false)
 }
 
 /// Restores the context that was current before.

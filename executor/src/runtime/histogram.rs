@@ -92,6 +92,7 @@ impl Histogram {
     }
 
     /// What has been counted so far.
+    #[cfg(test)]
     pub(crate) fn snapshot(&self) -> HistogramSnapshot {
         let mut snapshot = HistogramSnapshot::new();
         self.merge_into(&mut snapshot);

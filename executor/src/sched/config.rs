@@ -1,11 +1,11 @@
 //! What a scheduler is built with.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::os::thread;
+use crate::quietly::quietly;
 
 /// Which threads hold the Ps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl fmt::Debug for Hooks {
 
 fn call(hook: &Hook) {
     if let Some(hook) = hook {
-        let _reported = catch_unwind(AssertUnwindSafe(|| hook()));
+        quietly(|| hook());
     }
 }
 

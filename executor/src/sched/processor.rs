@@ -213,13 +213,22 @@ impl Local {
         p.ring.pop().map(|task| unsafe { Runnable::from_raw(task) })
     }
 
-    /// Moves the tasks that yielded behind the others. True if there were any.
+    /// Moves tasks that yielded behind the others, oldest first, as many as the ring has room for;
+    /// the rest keep their turn for the next time. True if there were any.
     pub(crate) fn undefer(&mut self, p: &Processor, global: &mut Chain) -> bool {
-        let any = !self.deferred.is_empty();
-        while let Some(task) = self.deferred.pop_front() {
+        let room = if self.fifo.is_some() {
+            usize::MAX
+        } else {
+            p.ring.free()
+        };
+        let count = self.deferred.len().min(room);
+        for _ in 0..count {
+            let Some(task) = self.deferred.pop_front() else {
+                break;
+            };
             let _ = self.push_back(p, task, global);
         }
-        any
+        count != 0
     }
 
     /// Empties every queue of the P, for shutdown.

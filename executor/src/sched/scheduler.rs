@@ -17,7 +17,7 @@ use std::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
     fence,
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::Config;
@@ -68,7 +68,6 @@ pub(crate) struct Scheduler {
     completed_outside: AtomicU64,
     /// Machines that could not be started when they were wanted.
     pub(crate) refused_machines: AtomicU64,
-    this: Weak<Scheduler>,
 }
 
 /// Every M that the runtime ever had, by number, and the threads to be joined.
@@ -98,7 +97,7 @@ impl Scheduler {
         };
         let fifo = config.flavor.is_current_thread();
         let count = config.processors;
-        let scheduler = Arc::new_cyclic(|this| Self {
+        let scheduler = Arc::new(Self {
             id,
             processors: (0..count)
                 .map(|index| Processor::new(index, fifo, id as u32))
@@ -118,7 +117,6 @@ impl Scheduler {
             spawned_outside: AtomicU64::new(0),
             completed_outside: AtomicU64::new(0),
             refused_machines: AtomicU64::new(0),
-            this: Weak::clone(this),
             config,
         });
         // The strong count that the shares stand for, until `release_shares` finds none left.
@@ -128,9 +126,13 @@ impl Scheduler {
 
     /// The `Arc` that this is in; `self` is alive, so it is too.
     pub(crate) fn arc(&self) -> Arc<Self> {
-        self.this
-            .upgrade()
-            .expect("a live scheduler is in a live Arc")
+        let this = std::ptr::from_ref(self);
+        // SAFETY: schedulers are made by `new` only, which puts them into an `Arc`; whoever has
+        // the borrow keeps a strong count, or a share that stands for one.
+        unsafe {
+            Arc::increment_strong_count(this);
+            Arc::from_raw(this)
+        }
     }
 
     pub(super) fn machines(&self) -> MutexGuard<'_, Machines> {
@@ -448,9 +450,20 @@ impl Scheduler {
 
     // ---- Shares ------------------------------------------------------------------------------
 
+    /// Whether no task's cell is left, with `in_hand` shares in the Ps' hands. Only when no M is
+    /// left, so that the counts stand still but for cells that are freed.
+    pub(super) fn has_no_cells(&self, in_hand: usize) -> bool {
+        // Acquire pairs with the AcqRel of those that freed the last cells.
+        self.shares.load(Acquire) == 1 + in_hand
+    }
+
     fn add_shares(&self, count: usize) {
         // Relaxed: the caller lives on a share, or on the `Arc`.
-        self.shares.fetch_add(count, Relaxed);
+        if self.shares.fetch_add(count, Relaxed) == 0 {
+            // A spawn after the shutdown, by way of a handle's `Arc`. Nobody can bring the count
+            // back to zero before this: the shares just added are still the caller's.
+            std::mem::forget(self.arc());
+        }
     }
 
     /// Gives shares back.
@@ -463,9 +476,9 @@ impl Scheduler {
         let shares = unsafe { &scheduler.as_ref().shares };
         // AcqRel: the last one to go sees all that the others did.
         if shares.fetch_sub(count, AcqRel) == count {
-            // SAFETY: the strong count forgotten in `new`, which nobody else gives back: the
-            // count of shares does not leave zero again, as new ones are only made from a share
-            // or by a runtime that has not shut down, which has one.
+            // SAFETY: the strong count forgotten when the shares last left zero, in `new` or
+            // `add_shares`. Each time that they do one is forgotten, and each time that they
+            // come back to zero one is given back here.
             unsafe { Arc::decrement_strong_count(scheduler.as_ptr().cast_const()) };
         }
     }

@@ -156,7 +156,10 @@ impl Scheduler {
 
     /// An M is about to end because of the shutdown: the first one walks the registry.
     pub(super) fn walk_once(&self) {
-        if !self.life.walked.swap(true, SeqCst) {
+        // A service that has ended its tasks itself needs no walk. The counts may be a moment
+        // old: what is missed here is for `finish`, which counts exactly.
+        let (spawned, completed) = self.task_counts();
+        if spawned != completed && !self.life.walked.swap(true, SeqCst) {
             task::shut_down_all(self);
         }
     }
@@ -172,16 +175,27 @@ impl Scheduler {
         }
         // Destructors may ask for the current runtime, as in tokio.
         let _context = context::enter(&Handle::new(self.arc()));
-        task::shut_down_all(self);
+        let in_hand = self.retire_processors();
+        if !self.has_no_cells(in_hand) {
+            task::shut_down_all(self);
+        }
         self.drain_global();
         let mut wakes = WakeList::new();
         self.netpoll.shutdown(&mut wakes);
         self.timers.shutdown(&mut wakes);
         wakes.wake_all();
-        let mut shares = 1;
+        self.life.state().finished = true;
+        self.life.changed.notify_all();
+        // SAFETY: the runtime's own share and those of its Ps. The caller lives on an `Arc`.
+        unsafe { Scheduler::release_shares(NonNull::from(self), 1 + in_hand) };
+    }
+
+    /// Empties the Ps for good, and returns the shares that they had in hand. For `finish` only.
+    fn retire_processors(&self) -> usize {
+        let mut shares = 0;
         for p in &self.processors {
-            // SAFETY: no M is left and none can start (`closed`), so nobody holds any P; this
-            // thread is the only one here by the claim above.
+            // SAFETY: no M is left and none can start (`finishing`), so nobody holds any P, and
+            // `finish`, which runs once, is the only one here.
             let (queued, taken) = unsafe {
                 let local = p.local();
                 let queued = local.drain(p);
@@ -189,11 +203,9 @@ impl Scheduler {
                 (queued, std::mem::take(&mut local.shares))
             };
             shares += taken;
+            // Runs user code, if it is a task's last reference.
             drop(queued);
         }
-        self.life.state().finished = true;
-        self.life.changed.notify_all();
-        // SAFETY: the runtime's own share and those of its Ps. The caller lives on an `Arc`.
-        unsafe { Scheduler::release_shares(NonNull::from(self), shares) };
+        shares
     }
 }

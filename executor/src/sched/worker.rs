@@ -33,8 +33,7 @@ use super::machine::Machine;
 use super::ownership::Claim;
 use super::processor::{Local, Processor, Pushed};
 use super::scheduler::Scheduler;
-use crate::runtime::context;
-use crate::task::{Chain, Runnable};
+use crate::task::{Chain, Polled, Runnable};
 use crate::wake_list::WakeList;
 
 /// The thread-local part of an M.
@@ -310,21 +309,22 @@ impl Worker {
         held.leave();
 
         self.budget.refill();
-        let again = task.run();
-        let yielded = context::take_yield();
+        let polled = task.run();
 
         let held = self.enter();
-        match (held, again) {
-            (Some(mut held), Some(task)) => {
-                if yielded {
-                    held.local().deferred.push_back(task);
-                } else if held.push(task, false) == Pushed::Shared {
+        match (held, polled) {
+            (held, Polled::Parked) => held,
+            (Some(mut held), Polled::Yielded(task)) => {
+                held.local().deferred.push_back(task);
+                Some(held)
+            }
+            (Some(mut held), Polled::Woken(task)) => {
+                if held.push(task, false) == Pushed::Shared {
                     self.scheduler.notify();
                 }
                 Some(held)
             }
-            (held, None) => held,
-            (None, Some(task)) => {
+            (None, Polled::Yielded(task) | Polled::Woken(task)) => {
                 self.scheduler.push_global(task);
                 None
             }
@@ -507,7 +507,10 @@ impl Worker {
         let surplus = scheduler
             .idle
             .park(&self.machine, p, self.spinning.replace(false));
-        if scheduler.is_closed() || main.is_woken() || scheduler.has_work() {
+        // Work is for an M that can get a P: without an idle one those who hold the Ps will see
+        // to it, and an M that came back from losing its P would only spin here.
+        let wanted = scheduler.idle.has_idle_p() && scheduler.has_work();
+        if scheduler.is_closed() || main.is_woken() || wanted {
             self.leave_idle_list();
             return false;
         }
@@ -519,7 +522,9 @@ impl Worker {
             }
             None => {
                 self.machine.stats.parks.add(1);
-                let keep_alive = (surplus > 0).then_some(scheduler.config.thread_keep_alive);
+                // A thread in `block_on` stays until its future is done, needed or not.
+                let may_end = surplus > 0 && !scheduler.config.flavor.is_current_thread();
+                let keep_alive = may_end.then_some(scheduler.config.thread_keep_alive);
                 !self.machine.parker.park(keep_alive)
             }
         };
@@ -584,8 +589,12 @@ impl Worker {
         }
     }
 
-    /// `main` is done: the P goes back, with what is queued on it.
-    fn hand_back(&self, held: Held<'_>) {
+    /// `main` is done: the P goes back. What is queued on it goes to the global queue, as nobody
+    /// looks into the queues of an idle P.
+    fn hand_back(&self, mut held: Held<'_>) {
+        let p = held.p;
+        let queued = held.local().drain(p);
+        self.scheduler.global.push(queued);
         let p = held.release();
         self.scheduler.idle.put_p(p);
         self.spinning_done();

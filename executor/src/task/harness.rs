@@ -4,7 +4,6 @@
 //! `catch_unwind`: a panic becomes the task's `JoinError` or, where there is nobody to tell, ends
 //! here. It never reaches the M.
 
-use std::any::Any;
 use std::future::Future;
 use std::mem::{ManuallyDrop, offset_of};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -13,9 +12,10 @@ use std::ptr::NonNull;
 use std::task::{Context, Poll};
 
 use super::header::{Header, TaskRef, Vtable};
-use super::runnable::Runnable;
+use super::runnable::{Polled, Runnable};
 use super::state::ToParked;
-use super::{Cache, Id, JoinError, JoinHandle, id, slab, waker};
+use super::{Cache, Id, JoinError, JoinHandle, current, slab, waker};
+use crate::quietly::quietly;
 use crate::sched::{self, Scheduler};
 
 /// What stands behind the header.
@@ -106,14 +106,13 @@ impl<F: Future> Harness<F> {
 
     /// # Safety
     /// The contract of [`Vtable::poll`].
-    unsafe fn poll(cell: NonNull<Header>) -> Option<Runnable> {
+    unsafe fn poll(cell: NonNull<Header>) -> Polled {
         // SAFETY: RUNNING is ours, so the stage is too.
         let stage = unsafe { Self::stage(cell) };
         // SAFETY: the caller's reference keeps the cell live for the whole of the poll; the
         // borrowed waker lives no longer, and whoever keeps it clones it.
         let waker = unsafe { waker::borrowed(cell) };
-        // SAFETY: as above.
-        let _current = id::enter(unsafe { (*cell.as_ptr()).id });
+        let current = current::Guard::polling(cell);
         let polled = catch_unwind(AssertUnwindSafe(|| {
             // SAFETY: the stage holds the future until RUNNING turns into COMPLETE, and the cell
             // does not move while it lives: pinned.
@@ -133,30 +132,41 @@ impl<F: Future> Harness<F> {
         let output = match polled {
             Ok(Poll::Pending) => {
                 // SAFETY: a live cell.
-                match unsafe { Header::state(cell) }.to_parked() {
-                    ToParked::Parked => return None,
-                    // SAFETY: the transition leaves us the `Runnable`.
-                    ToParked::Reschedule => return Some(unsafe { Runnable::from_raw(cell) }),
+                let state = unsafe { Header::state(cell) };
+                let yielded = current.has_yielded();
+                match state.to_parked(yielded) {
+                    ToParked::Parked => return Polled::Parked,
+                    ToParked::Reschedule => {
+                        // SAFETY: the transition leaves us the `Runnable`.
+                        let runnable = unsafe { Runnable::from_raw(cell) };
+                        return if yielded {
+                            Polled::Yielded(runnable)
+                        } else {
+                            Polled::Woken(runnable)
+                        };
+                    }
                     // SAFETY: RUNNING stays ours.
                     ToParked::Cancel => unsafe { Self::drop_future(cell) },
                 }
             }
             Ok(Poll::Ready(output)) => Ok(output),
             Err(payload) => {
-                // SAFETY: as above. A second panic, in the future's drop, is of no interest.
-                let _ = unsafe { Self::drop_future(cell) };
+                // A second panic, in the future's drop, is of no interest; nor is a third, in the
+                // drop of its payload.
+                // SAFETY: as above.
+                quietly(|| drop(unsafe { Self::drop_future(cell) }));
                 Err(JoinError::panic(super::Id::of(cell), payload))
             }
         };
         // SAFETY: RUNNING is ours, the stage is empty, and the `Runnable`'s reference goes along.
         unsafe { Self::complete(cell, output) };
-        None
+        Polled::Parked
     }
 
     /// # Safety
     /// The contract of [`Vtable::cancel`].
     unsafe fn cancel(cell: NonNull<Header>) {
-        let _current = id::enter(Id::of(cell));
+        let _current = current::Guard::dropping(cell);
         // SAFETY: RUNNING is ours, and one reference.
         unsafe {
             let output = Self::drop_future(cell);
@@ -233,7 +243,7 @@ impl<F: Future> Harness<F> {
     /// # Safety
     /// The contract of [`Vtable::drop_output`].
     unsafe fn drop_output(cell: NonNull<Header>) {
-        let _current = id::enter(Id::of(cell));
+        let _current = current::Guard::dropping(cell);
         // SAFETY: by contract the stage is the caller's.
         quietly(|| unsafe { replace(Self::stage(cell), Stage::Empty) });
     }
@@ -274,20 +284,6 @@ unsafe fn replace<F: Future>(stage: *mut Stage<F>, next: Stage<F>) {
     let _write = Write(stage, ManuallyDrop::new(next));
     // SAFETY: the stage is ours and initialised; a pinned future is dropped in place.
     unsafe { stage.drop_in_place() };
-}
-
-/// Runs user code whose panic has nobody to go to. The hook has reported it already.
-fn quietly(f: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
-        drop_payload(payload);
-    }
-}
-
-/// Drops a panic payload, whose own drop may panic; that one is leaked.
-fn drop_payload(payload: Box<dyn Any + Send>) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(second);
-    }
 }
 
 /// A task as `spawn` makes it.

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::task::{Poll, Waker};
 
 use super::Id;
-use super::runnable::Runnable;
+use super::runnable::{Polled, Runnable};
 use super::state::State;
 use crate::sched::Scheduler;
 
@@ -16,7 +16,7 @@ use crate::sched::Scheduler;
 pub(super) struct Vtable {
     /// Polls a task that is RUNNING by the caller, who owns a `Runnable`'s reference; gives the
     /// `Runnable` back if the task is to be queued again.
-    pub(super) poll: unsafe fn(NonNull<Header>) -> Option<Runnable>,
+    pub(super) poll: unsafe fn(NonNull<Header>) -> Polled,
     /// Drops the future of a task that is RUNNING by the caller, and completes it as cancelled;
     /// takes over one reference.
     pub(super) cancel: unsafe fn(NonNull<Header>),

@@ -1,6 +1,5 @@
-//! Task ids, and which task is being polled on this thread.
+//! Task ids.
 
-use std::cell::Cell;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::ptr::NonNull;
@@ -19,10 +18,6 @@ pub struct Id(NonZeroU64);
 const BLOCK: u64 = 1024;
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
-
-thread_local! {
-    static CURRENT: Cell<Option<Id>> = const { Cell::new(None) };
-}
 
 impl Id {
     /// A single id, for a spawn from a thread without a P.
@@ -85,21 +80,6 @@ impl IdRange {
     }
 }
 
-/// Makes `id` the current task until the guard is dropped.
-#[inline]
-pub(super) fn enter(id: Id) -> Current {
-    Current(CURRENT.replace(Some(id)))
-}
-
-pub(super) struct Current(Option<Id>);
-
-impl Drop for Current {
-    #[inline]
-    fn drop(&mut self) {
-        CURRENT.set(self.0);
-    }
-}
-
 /// The [`Id`] of the task that is being polled, or dropped, on this thread.
 ///
 /// # Panics
@@ -113,5 +93,5 @@ pub fn id() -> Id {
 
 /// The [`Id`] of the task that is being polled, or dropped, on this thread; `None` outside of one.
 pub fn try_id() -> Option<Id> {
-    CURRENT.get()
+    super::current::id()
 }

@@ -40,6 +40,8 @@ pub(crate) mod state;
 #[cfg(not(loom))]
 mod abort;
 #[cfg(not(loom))]
+mod current;
+#[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
 mod harness;
@@ -80,6 +82,6 @@ pub(crate) use self::harness::{Spawned, new, recycle};
 pub(crate) use self::{
     header::Header,
     id::IdRange,
-    runnable::{Chain, Runnable, shut_down_all},
+    runnable::{Chain, Polled, Runnable, shut_down_all},
     slab::Cache,
 };

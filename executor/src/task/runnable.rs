@@ -16,6 +16,18 @@ use crate::sched::Scheduler;
 #[must_use]
 pub(crate) struct Runnable(TaskRef);
 
+/// What a turn left of the `Runnable`.
+#[derive(Debug)]
+#[must_use]
+pub(crate) enum Polled {
+    /// The task waits for a waker, or has ended.
+    Parked,
+    /// The task was woken meanwhile, and is to be queued again.
+    Woken(Runnable),
+    /// The task yielded, and is to be queued behind everything else.
+    Yielded(Runnable),
+}
+
 impl Runnable {
     /// # Safety
     /// The caller owns the task's `Runnable`, by a transition to SCHEDULED or [`Self::into_raw`].
@@ -38,10 +50,9 @@ impl Runnable {
         self.0.location()
     }
 
-    /// Polls the task, or drops its future if it was aborted. Returns the `Runnable` again if the
-    /// task woke itself meanwhile.
+    /// Polls the task, or drops its future if it was aborted.
     #[inline]
-    pub(crate) fn run(self) -> Option<Runnable> {
+    pub(crate) fn run(self) -> Polled {
         let task = ManuallyDrop::new(self.0);
         let vtable = task.vtable();
         match task.state().to_running() {
@@ -51,13 +62,13 @@ impl Runnable {
             ToRunning::Cancel => {
                 // SAFETY: as above.
                 unsafe { (vtable.cancel)(task.as_ptr()) };
-                None
+                Polled::Parked
             }
-            ToRunning::Nothing => None,
+            ToRunning::Nothing => Polled::Parked,
             ToRunning::Free => {
                 // SAFETY: the transition dropped the last reference.
                 unsafe { (vtable.free)(task.as_ptr()) };
-                None
+                Polled::Parked
             }
         }
     }

@@ -199,17 +199,18 @@ impl State {
         })
     }
 
-    /// `_Grunning` → `_Gwaiting` (or `_Grunnable`) after `Pending`.
+    /// `_Grunning` → `_Gwaiting` (or `_Grunnable`) after `Pending`. A task that `yielded` is
+    /// runnable again as if it had been woken.
     #[inline]
-    pub(crate) fn to_parked(&self) -> ToParked {
+    pub(crate) fn to_parked(&self, yielded: bool) -> ToParked {
         self.transition(|current| {
             debug_assert!(current & RUNNING != 0 && current & COMPLETE == 0);
             if current & CANCELLED != 0 {
                 return (current, ToParked::Cancel);
             }
             let next = current & !RUNNING;
-            if current & SCHEDULED != 0 {
-                (next, ToParked::Reschedule)
+            if yielded || current & SCHEDULED != 0 {
+                (next | SCHEDULED, ToParked::Reschedule)
             } else {
                 // Never the last one: the task's own reference is given up at completion only.
                 (next - REF_ONE, ToParked::Parked)
@@ -432,5 +433,313 @@ impl State {
         let before = self.0.fetch_sub(count * REF_ONE, AcqRel);
         debug_assert!(before >= count * REF_ONE);
         before - count * REF_ONE < REF_ONE
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::facade::UnsafeCell;
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicUsize;
+
+    const SEQ_CST: loom::sync::atomic::Ordering = loom::sync::atomic::Ordering::SeqCst;
+
+    /// A task as a model: the stage and the waker slot are cells that loom watches, the counters
+    /// are what must come out right.
+    struct Model {
+        state: State,
+        /// The future or the output: touched by whoever the state says.
+        stage: UnsafeCell<Stage>,
+        /// The join waker's slot.
+        slot: UnsafeCell<bool>,
+        /// `Runnable`s that wait to be taken.
+        queued: AtomicUsize,
+        polls: AtomicUsize,
+        futures_dropped: AtomicUsize,
+        outputs_dropped: AtomicUsize,
+        join_wakes: AtomicUsize,
+        freed: AtomicUsize,
+    }
+
+    #[derive(PartialEq, Debug)]
+    enum Stage {
+        Future,
+        Output,
+        Empty,
+    }
+
+    impl Model {
+        fn new() -> Arc<Self> {
+            Arc::new(Self {
+                state: State::new(),
+                stage: UnsafeCell::new(Stage::Future),
+                slot: UnsafeCell::new(false),
+                queued: AtomicUsize::new(1),
+                polls: AtomicUsize::new(0),
+                futures_dropped: AtomicUsize::new(0),
+                outputs_dropped: AtomicUsize::new(0),
+                join_wakes: AtomicUsize::new(0),
+                freed: AtomicUsize::new(0),
+            })
+        }
+
+        fn stage(&self, from: Stage, to: Stage) {
+            // SAFETY: the thing to be shown: loom reports an access that is not ordered.
+            self.stage.with_mut(|stage| unsafe {
+                assert_eq!(*stage, from);
+                *stage = to;
+            });
+        }
+
+        fn free(&self) {
+            // SAFETY: as above; touching both shows that all uses come before.
+            self.stage
+                .with_mut(|stage| unsafe { *stage = Stage::Empty });
+            // SAFETY: as above.
+            self.slot.with_mut(|slot| unsafe { *slot = false });
+            assert_eq!(self.freed.fetch_add(1, SEQ_CST), 0, "freed once");
+        }
+
+        fn scheduled(&self, result: ToScheduled) {
+            match result {
+                ToScheduled::Queue => {
+                    let before = self.queued.fetch_add(1, SEQ_CST);
+                    assert_eq!(before, 0, "one Runnable at a time");
+                }
+                ToScheduled::Nothing => {}
+                ToScheduled::Free => self.free(),
+            }
+        }
+
+        fn drop_ref(&self) {
+            if self.state.drop_refs(1) {
+                self.free();
+            }
+        }
+
+        fn cancel(&self) {
+            self.stage(Stage::Future, Stage::Empty);
+            self.futures_dropped.fetch_add(1, SEQ_CST);
+            self.complete();
+        }
+
+        fn complete(&self) {
+            self.stage(Stage::Empty, Stage::Output);
+            let completed = self.state.complete();
+            if completed.drop_output {
+                self.stage(Stage::Output, Stage::Empty);
+                self.outputs_dropped.fetch_add(1, SEQ_CST);
+            } else if completed.wake_join {
+                // SAFETY: JOIN_WAKER lends the slot.
+                self.slot.with_mut(|slot| assert!(unsafe { *slot }));
+                self.join_wakes.fetch_add(1, SEQ_CST);
+                if self.state.release_join_waker() {
+                    // SAFETY: the handle is gone.
+                    self.slot.with_mut(|slot| unsafe { *slot = false });
+                }
+            }
+            if self.state.drop_refs(2) {
+                self.free();
+            }
+        }
+
+        /// An M: takes the `Runnable` if there is one and runs it; the future is ready at poll
+        /// `ready_at` and is told by `waker` how to behave before.
+        fn run(&self, ready_at: usize) -> bool {
+            if self.queued.load(SEQ_CST) == 0 {
+                return false;
+            }
+            assert_eq!(self.queued.fetch_sub(1, SEQ_CST), 1);
+            match self.state.to_running() {
+                ToRunning::Nothing => {}
+                ToRunning::Free => self.free(),
+                ToRunning::Cancel => self.cancel(),
+                ToRunning::Poll => {
+                    self.stage(Stage::Future, Stage::Future);
+                    if self.polls.fetch_add(1, SEQ_CST) + 1 >= ready_at {
+                        self.stage(Stage::Future, Stage::Empty);
+                        self.futures_dropped.fetch_add(1, SEQ_CST);
+                        self.complete();
+                    } else {
+                        match self.state.to_parked(false) {
+                            ToParked::Parked => {}
+                            ToParked::Reschedule => self.scheduled(ToScheduled::Queue),
+                            ToParked::Cancel => self.cancel(),
+                        }
+                    }
+                }
+            }
+            true
+        }
+
+        /// One poll of the `JoinHandle`, as in `join.rs`; true with the output in hand.
+        fn poll_join(&self) -> bool {
+            if !self.state.is_complete() {
+                if self.state.has_join_waker() && !self.state.unset_join_waker() {
+                    return self.take_output();
+                }
+                // SAFETY: JOIN_WAKER is unset and the task was not complete: ours.
+                self.slot.with_mut(|slot| unsafe { *slot = true });
+                if self.state.set_join_waker() {
+                    return false;
+                }
+                // SAFETY: still ours.
+                self.slot.with_mut(|slot| unsafe { *slot = false });
+            }
+            self.take_output()
+        }
+
+        fn take_output(&self) -> bool {
+            self.stage(Stage::Output, Stage::Empty);
+            self.outputs_dropped.fetch_add(1, SEQ_CST);
+            true
+        }
+
+        fn drop_join(&self, has_output: bool) {
+            if self.state.drop_join_handle_fast() {
+                return;
+            }
+            let dropped = self.state.drop_join_handle();
+            if dropped.drop_output && !has_output {
+                self.stage(Stage::Output, Stage::Empty);
+                self.outputs_dropped.fetch_add(1, SEQ_CST);
+            }
+            if dropped.drop_waker {
+                // SAFETY: the slot is the handle's.
+                self.slot.with_mut(|slot| unsafe { *slot = false });
+            }
+            self.drop_ref();
+        }
+
+        /// What must hold when every thread is done and every `Runnable` has been run.
+        fn check(&self) {
+            assert_eq!(self.queued.load(SEQ_CST), 0);
+            assert_eq!(
+                self.futures_dropped.load(SEQ_CST),
+                1,
+                "the future is dropped once"
+            );
+            assert_eq!(
+                self.outputs_dropped.load(SEQ_CST),
+                1,
+                "the output goes to one place"
+            );
+            assert_eq!(self.freed.load(SEQ_CST), 1, "the cell is freed");
+        }
+    }
+
+    /// A waker, cloned during the first poll, is woken by value while the `JoinHandle` is polled
+    /// and dropped, and an M runs what is queued.
+    #[test]
+    fn loom_state_wake_join() {
+        loom::model(|| {
+            let model = Model::new();
+            // The first poll keeps a waker, then parks.
+            assert!({
+                model.state.add_ref();
+                model.run(2)
+            });
+            let waker = {
+                let model = model.clone();
+                loom::thread::spawn(move || {
+                    let result = model.state.wake_by_val();
+                    model.scheduled(result);
+                    model.run(2);
+                })
+            };
+            let joined = model.poll_join();
+            model.drop_join(joined);
+            waker.join().unwrap();
+            while model.run(2) {}
+            model.check();
+        });
+    }
+
+    /// Abort against a poll that is about to park and a wake by reference.
+    #[test]
+    fn loom_state_abort_run_wake() {
+        loom::model(|| {
+            let model = Model::new();
+            model.state.add_ref();
+            let runner = {
+                let model = model.clone();
+                loom::thread::spawn(move || {
+                    model.run(2);
+                })
+            };
+            let waker = {
+                let model = model.clone();
+                loom::thread::spawn(move || {
+                    let result = model.state.wake_by_ref();
+                    model.scheduled(result);
+                    model.drop_ref();
+                })
+            };
+            let result = model.state.abort();
+            model.scheduled(result);
+            runner.join().unwrap();
+            waker.join().unwrap();
+            while model.run(2) {}
+            assert!(model.state.is_complete(), "an aborted task ends");
+            model.drop_join(false);
+            model.check();
+        });
+    }
+
+    /// Shutdown's walker against an M that polls and a `JoinHandle` that waits.
+    #[test]
+    fn loom_state_shutdown_run_join() {
+        loom::model(|| {
+            let model = Model::new();
+            let runner = {
+                let model = model.clone();
+                loom::thread::spawn(move || {
+                    model.run(2);
+                })
+            };
+            let walker = {
+                let model = model.clone();
+                loom::thread::spawn(move || {
+                    if model.state.try_ref() {
+                        if model.state.shut_down() {
+                            model.cancel();
+                        } else {
+                            model.drop_ref();
+                        }
+                    }
+                })
+            };
+            let joined = model.poll_join();
+            runner.join().unwrap();
+            walker.join().unwrap();
+            while model.run(2) {}
+            let joined = joined || {
+                assert!(model.state.is_complete(), "a cancelled task ends");
+                model.poll_join()
+            };
+            model.drop_join(joined);
+            model.check();
+        });
+    }
+
+    /// Completion against the `JoinHandle` that replaces its waker, and is dropped.
+    #[test]
+    fn loom_state_complete_rewake() {
+        loom::model(|| {
+            let model = Model::new();
+            let mut joined = model.poll_join();
+            assert!(!joined);
+            let runner = {
+                let model = model.clone();
+                loom::thread::spawn(move || {
+                    model.run(1);
+                })
+            };
+            joined = model.poll_join();
+            model.drop_join(joined);
+            runner.join().unwrap();
+            model.check();
+        });
     }
 }

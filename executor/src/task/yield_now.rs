@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::runtime::context;
+use super::current;
 
 /// Lets the other ready tasks run first.
 ///
@@ -42,10 +42,10 @@ impl Future for YieldNow {
             return Poll::Ready(());
         }
         self.yielded = true;
-        // The wake marks the task as woken during its own poll; the note makes the worker put it
-        // on the deferred list rather than at the ring's tail.
-        context::note_yield();
-        cx.waker().wake_by_ref();
+        if !current::yield_polled(cx.waker()) {
+            // Inside of something that has wakers of its own, or not in a task.
+            cx.waker().wake_by_ref();
+        }
         Poll::Pending
     }
 }

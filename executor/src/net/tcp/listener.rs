@@ -52,6 +52,7 @@ impl TcpListener {
         .await
     }
 
+    #[track_caller]
     pub(super) fn new(listener: mio::net::TcpListener) -> io::Result<TcpListener> {
         Ok(TcpListener {
             io: Registration::new(listener, Interest::READABLE)?,

@@ -84,6 +84,7 @@ impl TcpSocket {
     /// # Panics
     ///
     /// Outside a runtime, or if its I/O is not enabled.
+    #[track_caller]
     pub fn listen(self, backlog: u32) -> io::Result<TcpListener> {
         self.socket
             .listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;

@@ -148,35 +148,35 @@ fn shutdown_ends_accept() {
 }
 
 #[test]
-fn accept_without_descriptors_fails_and_then_works_again() {
-    in_child("net::tests::listener::accept_without_descriptors_fails_and_then_works_again_child");
-}
+fn accept_without_descriptors_fails_and_then_works() {
+    let path = concat!(
+        module_path!(),
+        "::accept_without_descriptors_fails_and_then_works"
+    );
+    in_child(path, || {
+        run(async {
+            let listener = TcpListener::bind(ANY_PORT).await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            let mut clients: Vec<_> = (0..3)
+                .map(|_| std::net::TcpStream::connect(addr).unwrap())
+                .collect();
 
-#[test]
-#[ignore = "changes the limits of its process: run by the test of the same name"]
-fn accept_without_descriptors_fails_and_then_works_again_child() {
-    run(async {
-        let listener = TcpListener::bind(ANY_PORT).await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let mut clients: Vec<_> = (0..3)
-            .map(|_| std::net::TcpStream::connect(addr).unwrap())
-            .collect();
-
-        let limit = no_more_descriptors();
-        for _ in 0..3 {
-            let error = listener.accept().await.unwrap_err();
+            let limit = no_more_descriptors();
+            for _ in 0..3 {
+                let error = listener.accept().await.unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+            }
+            let error = TcpStream::connect(addr).await.unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
-        }
-        let error = TcpStream::connect(addr).await.unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
-        drop(limit);
+            drop(limit);
 
-        // The connections have waited in the system's queue.
-        for client in &mut clients {
-            let (mut stream, peer) = listener.accept().await.unwrap();
-            assert_eq!(peer, client.local_addr().unwrap());
-            client.write_all(b"x").unwrap();
-            assert_eq!(stream.read_u8().await.unwrap(), b'x');
-        }
+            // The connections have waited in the system's queue.
+            for client in &mut clients {
+                let (mut stream, peer) = listener.accept().await.unwrap();
+                assert_eq!(peer, client.local_addr().unwrap());
+                client.write_all(b"x").unwrap();
+                assert_eq!(stream.read_u8().await.unwrap(), b'x');
+            }
+        });
     });
 }

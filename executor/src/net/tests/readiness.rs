@@ -2,7 +2,6 @@ use std::future::{Future, poll_fn};
 use std::io::{self, Read, Write};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::thread;
 
 use super::{Reactor, assert_pending, pair, run};

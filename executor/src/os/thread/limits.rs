@@ -58,6 +58,10 @@ fn thread_limits() -> String {
 fn memory_limits() -> String {
     let mut limits = vec![
         format!("`ulimit -v` (RLIMIT_AS) is {}", rlimit(libc::RLIMIT_AS)),
+        format!(
+            "`ulimit -l` (RLIMIT_MEMLOCK) is {}",
+            rlimit(libc::RLIMIT_MEMLOCK)
+        ),
         setting("/proc/sys/vm/overcommit_memory"),
         setting("/proc/sys/vm/max_map_count"),
     ];

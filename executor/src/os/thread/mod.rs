@@ -21,9 +21,10 @@
 //!
 //! The environment variable `GORT_THREAD_BACKEND` (`raw`, `std` or `auto`, read once) answers for
 //! `Auto`, so that an operator can change the back end of a service without building it again. It
-//! does not touch a builder that names a back end. Any other value is an error of every `spawn`
-//! under `Auto`, not a warning: whoever sets it is hunting a fault and must not be left to believe
-//! that it took effect.
+//! does not touch a builder that names a back end. `raw` means [`ThreadBackend::RawClone`]: it also
+//! tries a glibc newer than those that were measured, and fails rather than fall back. Any other
+//! value is an error of every `spawn` under `Auto`, not a warning: whoever sets it is hunting a
+//! fault and must not be left to believe that it took effect.
 //!
 //! # Refusals
 //!
@@ -35,9 +36,11 @@
 //!
 //! Only the forking thread exists in the child. A handle from before the fork then reads as
 //! finished, and joining it is an error at once instead of a wait for ever ([`fork`]). New threads
-//! may be started in the child; nothing here holds a lock that a lost thread could have kept. The
-//! exception is a fork in the milliseconds in which another thread makes the very first spawn of
-//! the process: the child then must not spawn.
+//! may be started in the child; nothing here holds a lock that a lost thread could have kept. There
+//! are two exceptions. A fork in the milliseconds in which another thread makes the very first spawn
+//! of the process leaves the child unable to spawn. And std::thread has such a lock (its table of
+//! stacks): with that back end a child may hang in its first spawn if it was forked while another
+//! thread started or ended.
 
 mod fork;
 mod job;
@@ -197,7 +200,7 @@ pub(crate) fn spawn(options: &Options, f: Box<dyn FnOnce() + Send>) -> io::Resul
     }
 }
 
-/// A thread as its back end knows it. Dropping one leaks it: whatever the thread still uses stays.
+/// A thread as its back end knows it.
 enum Thread {
     Raw(raw::Thread),
     Std(std_thread::Thread),
@@ -274,10 +277,14 @@ impl JoinHandle {
 
 impl Drop for JoinHandle {
     fn drop(&mut self) {
-        if self.lost_in_fork() {
+        let Some(thread) = self.thread.take() else {
             return;
-        }
-        if let Some(thread) = self.thread.take() {
+        };
+        if self.lost_in_fork() {
+            // Not even dropped: std would detach it, and glibc free what this process's copy of it
+            // no longer describes.
+            std::mem::forget(thread);
+        } else {
             reaper::adopt(JoinHandle {
                 thread: Some(thread),
                 job: self.job.clone(),

@@ -19,9 +19,12 @@ struct Node {
 
 static HEAD: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
 
-/// Takes over a handle, and joins the thread on the spot if it has already ended.
+/// Takes over a handle, and joins the thread on the spot if it has already ended. In a forked child
+/// the handles from before the fork, the list's too, are let go: there is nothing to join.
 pub(super) fn adopt(handle: JoinHandle) {
-    if handle.is_finished() {
+    if handle.lost_in_fork() {
+        drop(handle);
+    } else if handle.is_finished() {
         finish(handle);
     } else {
         push(handle);

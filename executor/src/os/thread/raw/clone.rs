@@ -1,8 +1,8 @@
 //! The `clone` system call with a new stack, which no C wrapper offers in the form needed here.
 //!
-//! glibc's own `clone()` would do for the call, but its unwind information has been wrong more than
-//! once, and `clone3` is missing under valgrind. So the call is made here, with unwind information
-//! (CFI) that ends every backtrace of an M at this function.
+//! libc's `clone()` wants a C function with an exit code, and `clone3` is ENOSYS under valgrind. So
+//! the call is written out here, with unwind information (CFI) that ends every backtrace of an M at
+//! this function.
 
 use std::arch::global_asm;
 use std::io;

@@ -14,7 +14,8 @@
 use super::glibc::{self, Glibc, ListHead, Offsets, Pthread, Stacks, header};
 use super::probe::{self, Report, Snapshot, StackOf};
 use super::signals::{self, Blocked, Set};
-use std::ffi::{CStr, CString, c_char, c_void};
+use super::symbols::{descriptor, descriptor_size, function, symbol};
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -74,70 +75,33 @@ pub(super) fn discover() -> Result<Discovery, String> {
     verify_lock(&stacks)?;
     check_self(&at, &stacks)?;
 
+    let thread_count = symbol::<AtomicU32>("__nptl_nthreads")?;
     // The probes' stacks have room for the static TLS, as pthread_create takes it from them.
     let stack_size = (256 * 1024 + tls_size).next_multiple_of(super::mapping::page_size());
-    let thread_count = symbol::<AtomicU32>("__nptl_nthreads")?;
-    let on_list = |report: &Report, expected: (bool, bool)| {
-        let found = find_thread(&stacks, report.pthread, &at)?;
-        ensure!(
-            found == expected,
-            "a probe is on the wrong list of threads: {found:?}"
-        );
-        // SAFETY: a variable of libc. This thread and the probe make two.
-        let count = unsafe { (*thread_count).load(Ordering::Relaxed) };
-        ensure!(
-            count >= 2,
-            "__nptl_nthreads counts {count} with two threads running"
-        );
-        Ok(())
-    };
-    let (first, ()) = probe::run(
-        pthread_size,
-        StackOf::Glibc,
-        stack_size,
-        MASKS[0],
-        |r, _| on_list(r, (false, true)),
-    )?;
-    let (second, own_stack) = probe::run(
-        pthread_size,
-        StackOf::Probe,
-        stack_size,
-        MASKS[1],
-        |r, stack| {
-            on_list(r, (true, false))?;
-            stack.ok_or_else(|| "a probe has no stack".into())
-        },
-    )?;
-    check_probe(&first, &at, pthread_size)?;
-    check_probe(&second, &at, pthread_size)?;
+    let probes = run_probes(&at, &stacks, thread_count, pthread_size, stack_size)?;
+    let Probes { first, second, .. } = &probes;
+    let clear_tid_value = measure(&mut at, &probes)?;
+    let (user_stack_at, user_stack) = user_stack(&at, &first.snapshot, &second.snapshot)?;
+    at.user_stack = user_stack_at;
 
-    let clear_tid_value = measure(&mut at, &first, &second, (own_stack, stack_size))?;
-    let user_stack = user_stack(&at, &first.snapshot, &second.snapshot)?;
-    at.user_stack = user_stack.0;
+    type AllocateTls = unsafe extern "C" fn(*mut u8) -> *mut u8;
+    type DeallocateTls = unsafe extern "C" fn(*mut u8, bool);
     let glibc = Glibc {
         pthread_size,
         tls_size,
         tls_align,
         flags: second.snapshot.half(at.flags),
-        user_stack: user_stack.1,
+        user_stack,
         robust_futex_offset: first.snapshot.word(at.robust_head + 8) as isize,
         clear_tid_value,
         stacks,
         thread_count,
         single_threaded: symbol("__libc_single_threaded")?,
-        start_thread: start_thread(&first, &second)?,
-        // SAFETY: glibc's functions of these names have these types since 2.3.
-        allocate_tls: unsafe {
-            std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut u8) -> *mut u8>(symbol(
-                "_dl_allocate_tls",
-            )?)
-        },
+        start_thread: start_thread(first, second)?,
+        // SAFETY: glibc's functions of these names have had these types since 2.3.
+        allocate_tls: unsafe { function::<AllocateTls>("_dl_allocate_tls")? },
         // SAFETY: as above.
-        deallocate_tls: unsafe {
-            std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut u8, bool)>(symbol(
-                "_dl_deallocate_tls",
-            )?)
-        },
+        deallocate_tls: unsafe { function::<DeallocateTls>("_dl_deallocate_tls")? },
         offsets: at,
     };
     ensure!(
@@ -146,36 +110,62 @@ pub(super) fn discover() -> Result<Discovery, String> {
     );
     Ok(Discovery {
         glibc,
-        model: second.snapshot,
+        model: probes.second.snapshot,
+    })
+}
+
+/// The two probes: the first on a stack of glibc's, the second on one of ours.
+struct Probes {
+    first: Report,
+    second: Report,
+    /// Where the second's stack began, and the size of both.
+    own_stack: usize,
+    stack_size: usize,
+    pthread_size: usize,
+}
+
+/// Runs both, and checks what must hold for each by itself.
+fn run_probes(
+    at: &Offsets,
+    stacks: &Stacks,
+    thread_count: *const AtomicU32,
+    pthread_size: usize,
+    stack_size: usize,
+) -> Result<Probes, String> {
+    let listed = |report: &Report, expected: (bool, bool)| {
+        let found = find_thread(stacks, report.pthread, at)?;
+        ensure!(
+            found == expected,
+            "a probe is on the wrong list of threads: {found:?}"
+        );
+        // SAFETY: a variable of libc. Relaxed: the value alone is the answer.
+        let count = unsafe { (*thread_count).load(Ordering::Relaxed) };
+        ensure!(
+            count >= 2,
+            "__nptl_nthreads counts {count} with this thread and a probe running"
+        );
+        Ok(())
+    };
+    let run = |stack_of, mask, expected| {
+        probe::run(pthread_size, stack_of, stack_size, mask, |report, stack| {
+            listed(report, expected)?;
+            Ok(stack)
+        })
+    };
+    let (first, _) = run(StackOf::Glibc, MASKS[0], (false, true))?;
+    let (second, own_stack) = run(StackOf::Probe, MASKS[1], (true, false))?;
+    check_probe(&first, at, pthread_size)?;
+    check_probe(&second, at, pthread_size)?;
+    Ok(Probes {
+        first,
+        second,
+        own_stack: own_stack.ok_or("a probe has no stack")?,
+        stack_size,
+        pthread_size,
     })
 }
 
 // What glibc says itself.
-
-fn symbol<T>(name: &str) -> Result<*mut T, String> {
-    let name_c = CString::new(name).map_err(|e| e.to_string())?;
-    // SAFETY: the name is a C string.
-    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name_c.as_ptr()) };
-    ensure!(
-        !address.is_null(),
-        "there is no symbol {name} (a static program, or not glibc)"
-    );
-    Ok(address.cast())
-}
-
-/// The offset of a field, from libthread_db's descriptor `{bits, number of elements, offset}`.
-fn descriptor(field: &str) -> Result<usize, String> {
-    let descriptor = symbol::<[u32; 3]>(&format!("_thread_db_{field}"))?;
-    // SAFETY: libthread_db reads the same three words through the same symbol.
-    Ok(unsafe { descriptor.read()[2] } as usize)
-}
-
-/// The size of a structure, from libthread_db's descriptor.
-fn descriptor_size(structure: &str) -> Result<usize, String> {
-    let size = symbol::<u32>(&format!("_thread_db_sizeof_{structure}"))?;
-    // SAFETY: as in `descriptor`.
-    Ok(unsafe { size.read() } as usize)
-}
 
 /// Sanitizers keep a record of every thread, which they make in their wrapper of pthread_create.
 fn no_sanitizer() -> Result<(), String> {
@@ -213,10 +203,9 @@ fn version() -> Result<u32, String> {
 /// Size and alignment of the static TLS block.
 fn static_tls(pthread_size: usize) -> Result<(usize, usize), String> {
     type Info = unsafe extern "C" fn(*mut usize, *mut usize);
-    let info = symbol::<c_void>("_dl_get_tls_static_info")?;
     let (mut size, mut align) = (0, 0);
     // SAFETY: glibc's function of this name has this type, and writes two words.
-    unsafe { std::mem::transmute::<*mut c_void, Info>(info)(&mut size, &mut align) };
+    unsafe { function::<Info>("_dl_get_tls_static_info")?(&mut size, &mut align) };
     ensure!(
         size >= pthread_size && align.is_power_of_two() && align >= 64 && size < 1 << 30,
         "the static TLS block makes no sense: {size} bytes, aligned to {align}"
@@ -276,12 +265,27 @@ fn stack_lists() -> Result<Stacks, String> {
         user == used.wrapping_add(16),
         "the lists of threads are not neighbours"
     );
-    // _dl_stack_used, _dl_stack_user and _dl_stack_cache, three lists of 16 bytes; then the cache's
-    // size and the stack in flight, 8 bytes each; then the lock. Unchanged from 2.34 to 2.43.
+    // Behind it: the list of cached stacks, the size of the cache, the stack in flight, and the
+    // lock. Unchanged from 2.34 to 2.43. Read before anything is written there.
+    let cache = user.wrapping_add(16);
+    // SAFETY: the words lie in ld.so's data. Volatile, as glibc may change them meanwhile; whatever
+    // it writes passes the check.
+    let (next, prev, size) = unsafe {
+        let words = cache.cast::<usize>();
+        (
+            words.read_volatile(),
+            words.add(1).read_volatile(),
+            words.add(2).read_volatile(),
+        )
+    };
+    ensure!(
+        next != 0 && prev != 0 && size % super::mapping::page_size() == 0 && size < 1 << 46,
+        "what follows the lists of threads is not the cache of stacks"
+    );
     Ok(Stacks {
         used: used.cast(),
         user: user.cast(),
-        lock: user.wrapping_add(16 + 16 + 8 + 8).cast(),
+        lock: cache.wrapping_add(16 + 8 + 8).cast(),
     })
 }
 
@@ -439,12 +443,14 @@ fn only(what: &str, hits: &[usize]) -> Result<usize, String> {
 }
 
 /// Fills in the offsets that have to be measured. Returns the clear-tid word's first value.
-fn measure(
-    at: &mut Offsets,
-    first: &Report,
-    second: &Report,
-    (stack, stack_size): (usize, usize),
-) -> Result<u32, String> {
+fn measure(at: &mut Offsets, probes: &Probes) -> Result<u32, String> {
+    let Probes {
+        first,
+        second,
+        own_stack,
+        stack_size,
+        pthread_size,
+    } = probes;
     let (a, b) = (&first.snapshot, &second.snapshot);
     at.robust_head = same(
         "the robust list",
@@ -458,10 +464,8 @@ fn measure(
     )?;
 
     // The stack block: its address and size stand side by side in the probe whose stack is ours.
-    let mut blocks = b.find(stack);
-    blocks.retain(|&offset| {
-        offset + 32 <= descriptor_size("pthread").unwrap_or(0) && b.word(offset + 8) == stack_size
-    });
+    let mut blocks = b.find(*own_stack);
+    blocks.retain(|&offset| offset + 32 <= *pthread_size && b.word(offset + 8) == *stack_size);
     at.stackblock = only("the stack block", &blocks)?;
     let guard = (a.word(at.stackblock + 16), a.word(at.stackblock + 24));
     ensure!(
@@ -484,7 +488,7 @@ fn measure(
                 y.wrapping_sub(second.pthread),
             )?;
             ensure!(
-                at.clear_tid % 4 == 0 && at.clear_tid + 4 <= descriptor_size("pthread")?,
+                at.clear_tid % 4 == 0 && at.clear_tid + 4 <= *pthread_size,
                 "the clear-tid word lies outside struct pthread"
             );
         }

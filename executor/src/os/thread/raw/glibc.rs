@@ -53,12 +53,12 @@ pub(super) struct Offsets {
 /// The header of struct pthread, x86_64 ABI.
 pub(super) mod header {
     /// Points to itself.
-    pub(in super::super) const TCB: usize = 0x00;
+    pub(in crate::os::thread::raw) const TCB: usize = 0x00;
     /// Points to itself too.
-    pub(in super::super) const SELF: usize = 0x10;
-    pub(in super::super) const MULTIPLE_THREADS: usize = 0x18;
+    pub(in crate::os::thread::raw) const SELF: usize = 0x10;
+    pub(in crate::os::thread::raw) const MULTIPLE_THREADS: usize = 0x18;
     /// sysinfo, stack guard, pointer guard, two words for vgetcpu, feature_1: equal in all threads.
-    pub(in super::super) const SHARED: std::ops::Range<usize> = 0x20..0x50;
+    pub(in crate::os::thread::raw) const SHARED: std::ops::Range<usize> = 0x20..0x50;
 }
 
 /// `ATTR_FLAG_SCHED_SET | ATTR_FLAG_POLICY_SET`: the part of the flags that pthread_create takes

@@ -45,11 +45,12 @@ pub(super) struct Region {
 
 impl Region {
     /// Whether an access to `address` with the stack pointer at `sp` is this stack overflowing. The
-    /// pointer may already be in the guard, but no further below than a guard's size.
+    /// pointer may already be below the guard, as C moves it by a whole frame before it writes.
     pub(super) fn is_overflow(&self, address: usize, sp: usize) -> bool {
-        let slack = self.stack.wrapping_sub(self.guard);
+        /// The largest frame taken for one of C's.
+        const FRAME: usize = 256 * 1024;
         (self.guard..self.stack).contains(&address)
-            && (self.guard.wrapping_sub(slack)..=self.end).contains(&sp)
+            && (self.guard.saturating_sub(FRAME)..=self.end).contains(&sp)
     }
 
     /// Bytes of stack.
@@ -169,7 +170,12 @@ impl Mapping {
             )
         };
         if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+            let e = io::Error::last_os_error();
+            // From mmap this is about locked memory (mlockall); from clone, about threads.
+            return Err(match e.raw_os_error() {
+                Some(libc::EAGAIN) => io::Error::from_raw_os_error(libc::ENOMEM),
+                _ => e,
+            });
         }
         let base = NonNull::new(base.cast::<u8>()).ok_or_else(too_large)?;
 

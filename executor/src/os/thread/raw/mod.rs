@@ -34,6 +34,7 @@ mod mapping;
 mod overflow;
 mod probe;
 mod signals;
+mod symbols;
 mod trial;
 
 use super::Options;
@@ -63,7 +64,9 @@ pub(super) enum Versions {
 
 /// Whether threads can be made by raw clone here, or why not. The first call boots.
 pub(super) fn available(versions: Versions) -> Result<(), &'static str> {
-    if versions == Versions::Known && discover::is_newer_than_known() {
+    static NEWER: OnceLock<bool> = OnceLock::new();
+    let newer = *NEWER.get_or_init(discover::is_newer_than_known);
+    if newer && versions == Versions::Known {
         return Err(discover::UNKNOWN_VERSION);
     }
     boot().map(|_| ())
