@@ -7,16 +7,21 @@
 //! | file | |
 //! |---|---|
 //! | `args.rs` | the flags |
-//! | `service.rs` | the routes: a to-do list |
 //! | `server.rs` | accepting, and the graceful shutdown |
+//! | `service.rs` | the routes |
+//! | `todos.rs`, `metrics.rs` | what is behind them: a to-do list, and the scheduler's counters |
+//! | `reply.rs` | answers in JSON |
 //! | `load.rs` | the clients |
 //! | `report.rs` | latencies and tables |
 
 mod args;
 mod load;
+mod metrics;
+mod reply;
 mod report;
 mod server;
 mod service;
+mod todos;
 
 use std::error::Error;
 use std::io;
