@@ -231,7 +231,8 @@ impl Worker {
             if main.is_woken() {
                 // Another thread drives the runtime; this one's future needs no P.
                 self.budget.refill();
-                if main.poll() {
+                let done = main.poll();
+                if done {
                     return;
                 }
                 continue;
@@ -243,11 +244,14 @@ impl Worker {
     }
 
     /// The P that this M has been handed or, if work waits, an idle one: a fresh or a returning M
-    /// does not wait for somebody to notice it.
+    /// does not wait for somebody to notice it. A thread in `block_on` of a current-thread runtime
+    /// takes the idle P in any case: nobody else would look at timers and sockets while its future
+    /// keeps it busy, and what that spawns belongs in the P's queue, in order.
     fn find_p(&self) -> Option<Held<'_>> {
+        let drives = self.scheduler.config.flavor.is_current_thread();
         let index = match self.machine.take_assigned() {
             Some(index) => index,
-            None if self.scheduler.has_work() => self.scheduler.idle.take_p_directly()?,
+            None if drives || self.scheduler.has_work() => self.scheduler.idle.take_p_directly()?,
             None => return None,
         };
         Some(self.acquire(index))
