@@ -146,11 +146,12 @@ fn panics() {
 #[test]
 fn abort() {
     on_each_runtime(|outer| {
-        let mut builder = if outer.metrics().machines().is_empty() {
-            current_thread()
-        } else {
-            multi_thread(outer.metrics().num_workers())
-        };
+        let mut builder =
+            if outer.handle().runtime_flavor() == gort::runtime::RuntimeFlavor::CurrentThread {
+                current_thread()
+            } else {
+                multi_thread(outer.metrics().num_workers())
+            };
         let runtime = builder.max_blocking_threads(1).build().unwrap();
         let (gate, running) = (Gate::new(), Count::new());
         let holder = {

@@ -83,8 +83,17 @@ fn threads_refused_to_build() {
 #[test]
 fn threads_refused_to_spawn_blocking() {
     as_lonely_user(1, "threads_refused_to_spawn_blocking", || {
-        let runtime = current_thread().build().unwrap();
-        limit(libc::RLIMIT_NPROC, entries("/proc/self/task") as u64);
+        let before = entries("/proc/self/task");
+        let runtime = current_thread()
+            .thread_keep_alive(std::time::Duration::from_millis(1))
+            .build()
+            .unwrap();
+        // One that works first, for the self-check of the raw back end needs a thread too.
+        runtime.block_on(runtime.spawn_blocking(|| {})).unwrap();
+        wait_until("its thread has ended", || {
+            runtime.metrics().num_blocking_threads() == 0 && entries("/proc/self/task") == before
+        });
+        limit(libc::RLIMIT_NPROC, before as u64);
         let message = panic_message(|| drop(runtime.spawn_blocking(|| {})));
         assert!(message.contains("ulimit -u"), "{message}");
         // The runtime is no worse for it.

@@ -90,11 +90,12 @@ fn destructors_use_the_runtime() {
         }
     }
     on_each_runtime(|runtime| {
-        let builder = if runtime.metrics().machines().is_empty() {
-            &mut current_thread()
-        } else {
-            &mut multi_thread(runtime.metrics().num_workers())
-        };
+        let builder =
+            if runtime.handle().runtime_flavor() == gort::runtime::RuntimeFlavor::CurrentThread {
+                &mut current_thread()
+            } else {
+                &mut multi_thread(runtime.metrics().num_workers())
+            };
         let runtime = builder.build().unwrap();
         let (polled, dropped) = (Count::new(), Count::new());
         let probes: Vec<_> = (0..20).map(|_| Probe::new()).collect();
