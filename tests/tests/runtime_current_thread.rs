@@ -28,6 +28,7 @@ fn first_in_first_out() {
 
 /// Also those that tasks wake, and spawn: behind what was there.
 #[test]
+#[allow(clippy::async_yields_async, reason = "the handle is the task's output")]
 fn woken_tasks_go_to_the_back() {
     let runtime = current_thread().build().unwrap();
     let order = Arc::new(Mutex::new(Vec::new()));
