@@ -233,7 +233,10 @@ fn without_a_p_no_cpu_is_used() {
     let before = cpu();
     std::thread::sleep(Duration::from_millis(400));
     let used = cpu() - before;
-    assert!(used < Duration::from_millis(200), "{used:?} of CPU in 400 ms");
+    assert!(
+        used < Duration::from_millis(200),
+        "{used:?} of CPU in 400 ms"
+    );
     assert_eq!(polls.get(), 0);
     last.open();
     runtime.block_on(async {

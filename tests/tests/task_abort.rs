@@ -1,5 +1,10 @@
 //! Abort at every state of a task, from everywhere.
 
+#![allow(
+    clippy::waker_clone_wake,
+    reason = "a wake by value is another path than one by reference"
+)]
+
 use std::task::Poll;
 
 use gort::task::yield_now;
@@ -184,6 +189,10 @@ fn wake_after_abort_and_after_completion() {
         assert!(runtime.block_on(task).unwrap_err().is_cancelled());
         for _ in 0..3 {
             waker.wake_by_ref();
+            #[allow(
+                clippy::waker_clone_wake,
+                reason = "the wake by value is what is tested"
+            )]
             waker.clone().wake();
         }
         // Completed, its waker kept.

@@ -1,5 +1,10 @@
 //! Wakes: from the task itself, from tasks, from foreign threads, late, many at once.
 
+#![allow(
+    clippy::waker_clone_wake,
+    reason = "a wake by value is another path than one by reference"
+)]
+
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::mpsc;

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Handle, Runtime};
+use super::{Handle, Runtime, schedtrace};
 use crate::os::{cpu, thread};
 use crate::sched::config::{Config, Flavor, Hook, Hooks, ThreadName};
 use crate::sched::{Scheduler, Wait};
@@ -252,7 +252,7 @@ impl Builder {
     ///
     /// If a thread cannot be started (the error names the limit to look at), if
     /// [`ThreadBackend::RawClone`] was asked for and is not possible here, or if the descriptors
-    /// for epoll cannot be had. What had been started is ended again.
+    /// for epoll cannot be had, or if `GORT_SCHEDTRACE` is set to nonsense. What had been started is ended again.
     ///
     /// # Panics
     ///
@@ -298,6 +298,10 @@ impl Builder {
                     ));
                 }
             }
+        }
+        if let Err(error) = schedtrace::start(&scheduler) {
+            scheduler.shut_down(Wait::Forever);
+            return Err(error);
         }
         Ok(Runtime::from_handle(Handle::new(scheduler)))
     }

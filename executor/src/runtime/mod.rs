@@ -33,6 +33,7 @@ mod metrics;
     reason = "the file is named for its type, as elsewhere"
 )]
 mod runtime;
+mod schedtrace;
 
 pub use builder::{Builder, ThreadBackend};
 pub use handle::{EnterGuard, Handle, TryCurrentError};

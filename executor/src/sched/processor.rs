@@ -42,8 +42,11 @@ unsafe impl Send for Processor {}
 /// What only the holder touches.
 #[derive(Debug)]
 pub(crate) struct Local {
-    /// Scheduling rounds, for the periodic looks elsewhere.
-    pub(crate) tick: u32,
+    /// Scheduling rounds left until the next look at sockets and timers, and until the next one
+    /// at the global queue. (Counted down: a division in every round would cost more than the
+    /// rest of it.)
+    pub(crate) until_events: u32,
+    pub(crate) until_global: u32,
     runnext_streak: u32,
     latency_tick: u32,
     pub(crate) rng: Rng,
@@ -93,7 +96,8 @@ impl Processor {
             ring: Ring::new(),
             runnext: Padded(RunNext::new()),
             local: UnsafeCell::new(Local {
-                tick: 0,
+                until_events: 1,
+                until_global: 1,
                 runnext_streak: 0,
                 latency_tick: 0,
                 rng: Rng::new(seed.wrapping_mul(0x9E37_79B9).wrapping_add(index)),

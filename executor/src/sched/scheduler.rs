@@ -57,7 +57,7 @@ pub(crate) struct Scheduler {
     pub(super) machines: Mutex<Machines>,
     /// Set once, at the beginning of the shutdown.
     pub(super) closed: AtomicBool,
-    pub(super) life: Life,
+    pub(crate) life: Life,
     /// Excludes takers of Ps from each other (`handoff.rs`).
     pub(super) takers: Mutex<()>,
     shares: AtomicUsize,

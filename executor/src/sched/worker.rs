@@ -346,9 +346,9 @@ impl Worker {
     fn find<'a>(&'a self, mut held: Held<'a>) -> Found<'a> {
         let scheduler = &*self.scheduler;
         let local = held.local();
-        local.tick = local.tick.wrapping_add(1);
-        let tick = local.tick;
-        if tick % scheduler.config.event_interval == 0 {
+        local.until_events -= 1;
+        if local.until_events == 0 {
+            local.until_events = scheduler.config.event_interval;
             match self.poll_events(held) {
                 Some(again) => held = again,
                 None => return Found::Lost,
@@ -356,7 +356,10 @@ impl Worker {
             // A busy ring must not keep those that yielded from their turn.
             held.with_spill(|local, p, spill| local.undefer(p, spill));
         }
-        if tick % scheduler.config.global_queue_interval == 0 {
+        let local = held.local();
+        local.until_global -= 1;
+        if local.until_global == 0 {
+            local.until_global = scheduler.config.global_queue_interval;
             if let Some(task) = scheduler.global.pop_one() {
                 held.p.stats.from_global.add(1);
                 return Found::Task(held, task);

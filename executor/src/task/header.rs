@@ -1,7 +1,44 @@
-//! The part of a task cell that does not depend on the future's type.
+//! The G: a task, from `spawn` to the moment its memory is free again; and the part of its cell
+//! that does not depend on the future's type.
+//!
+//! # One cell
+//!
+//! ```text
+//!   Cell<F>  (one slab cell of a size class; `slab.rs`)
+//!   ┌──────────────────────────────┬───────────────────────────────────┐
+//!   │ Header, 72 bytes             │ Stage<F>                          │
+//!   │ state · next · vtable ·      │ Future(F)  →  Output(..)  → Empty │
+//!   │ scheduler · id · join waker ·│ (a future too large for the       │
+//!   │ spawn site · queued at       │  largest class: a Box of the same)│
+//!   └──────────────────────────────┴───────────────────────────────────┘
+//! ```
+//!
+//! # Who may touch which field
+//!
+//! | field | read | written |
+//! |---|---|---|
+//! | `state` | anyone | by transitions only (`state.rs`) |
+//! | `next` | whoever owns the `Runnable` (queue) or the free cell (free list) | same |
+//! | `vtable`, `scheduler`, `id`, `location`, `class` | any reference | before `State::init` |
+//! | `queued_at` | the M that dequeues | whoever queues; a queue hands it over |
+//! | `join_waker` | see `State::set_join_waker` | same |
+//! | `stage` | the holder of RUNNING; after COMPLETE the `JoinHandle` or completer | same |
+//!
+//! # Life cycle
+//!
+//! 1. `spawn` takes a cell, writes header and future, makes the state live.
+//! 2. The [`Runnable`] goes to a queue. An M takes it and calls [`Runnable::run`].
+//! 3. The poll parks, is queued again, or completes; completing wakes the `JoinHandle` and gives
+//!    up the task's own reference.
+//! 4. The last reference, on whichever thread, drops what is left in the cell and returns it to
+//!    the slab; then the cell's share in the scheduler's life is given back.
+//!
+//! User code (polls, drops, wakers) runs only in `harness.rs` and `join.rs`, never under a lock
+//! and never with the M's mark up (`sched/ownership.rs`).
 
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
+use std::mem::offset_of;
 use std::panic::Location;
 use std::ptr::NonNull;
 use std::task::{Poll, Waker};
@@ -28,7 +65,7 @@ pub(super) struct Vtable {
     pub(super) free: unsafe fn(NonNull<Header>),
 }
 
-/// See the tables in the module's doc for who may touch which field.
+/// See the table in the module's doc for who may touch which field.
 #[repr(C)]
 pub(crate) struct Header {
     /// First: a free cell is known by this word alone.
@@ -38,14 +75,15 @@ pub(crate) struct Header {
     /// Valid while the cell lives: the cell holds a share of the scheduler's life.
     pub(super) scheduler: NonNull<Scheduler>,
     pub(super) id: Id,
-    pub(super) join_waker: UnsafeCell<Option<Waker>>,
-    pub(super) location: &'static Location<'static>,
-    /// When the task was queued, if this transition is sampled; see `sched::metrics`.
+    /// When the task was queued, if this transition is sampled; see `sched::scheduler`.
     queued_at: Cell<u32>,
     pub(super) class: u8,
+    pub(super) join_waker: UnsafeCell<Option<Waker>>,
+    pub(super) location: &'static Location<'static>,
 }
 
-const _: () = assert!(size_of::<Header>() == 72);
+// What a turn touches stands first, within one cache line of 64 bytes.
+const _: () = assert!(size_of::<Header>() == 72 && offset_of!(Header, location) == 64);
 
 impl fmt::Debug for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,14 +122,14 @@ impl Header {
     pub(super) unsafe fn state<'a>(cell: NonNull<Header>) -> &'a State {
         // SAFETY: cells are mapped for ever and start with a `State`, which is an atomic word and
         // valid at any value.
-        unsafe { &*(&raw const (*cell.as_ptr()).state) }
+        unsafe { &(*cell.as_ptr()).state }
     }
 
     /// # Safety
     /// The caller owns the cell's link: it has the task's `Runnable`, or the free cell.
     pub(crate) unsafe fn next(cell: NonNull<Header>) -> Option<NonNull<Header>> {
         // SAFETY: by contract nobody else touches the link; the field is plain data.
-        unsafe { (*(&raw const (*cell.as_ptr()).next)).get() }
+        unsafe { (*cell.as_ptr()).next.get() }
     }
 
     /// # Safety
@@ -106,14 +144,14 @@ impl Header {
     /// The caller owns the task's `Runnable`.
     pub(super) unsafe fn queued_at(cell: NonNull<Header>) -> u32 {
         // SAFETY: the field belongs to the owner of the `Runnable`.
-        unsafe { (*(&raw const (*cell.as_ptr()).queued_at)).get() }
+        unsafe { (*cell.as_ptr()).queued_at.get() }
     }
 
     /// # Safety
     /// The caller owns the task's `Runnable`.
     pub(super) unsafe fn set_queued_at(cell: NonNull<Header>, at: u32) {
         // SAFETY: as above.
-        unsafe { (*(&raw const (*cell.as_ptr()).queued_at)).set(at) }
+        unsafe { (*cell.as_ptr()).queued_at.set(at) }
     }
 }
 

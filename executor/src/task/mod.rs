@@ -1,39 +1,25 @@
-//! The G: a task, from `spawn` to the moment its memory is free again.
+//! Tasks: spawning, awaiting and aborting them.
 //!
-//! # One cell
+//! A task is a future that a runtime drives. [`spawn`] starts one and returns a [`JoinHandle`],
+//! which gives its output, or a [`JoinError`] that says whether it panicked or was cancelled.
+//! [`spawn_blocking`] does the same for a closure that blocks.
 //!
-//! ```text
-//!   Cell<F>  (one slab cell of a size class; `slab.rs`)
-//!   ┌──────────────────────────────┬───────────────────────────────────┐
-//!   │ Header, 72 bytes             │ Stage<F>                          │
-//!   │ state · next · vtable ·      │ Future(F)  →  Output(..)  → Empty │
-//!   │ scheduler · id · join waker ·│ (a future too large for the       │
-//!   │ spawn site · queued at       │  largest class: a Box of the same)│
-//!   └──────────────────────────────┴───────────────────────────────────┘
+//! ```
+//! # gort::runtime::Runtime::new().unwrap().block_on(async {
+//! let patient = gort::spawn(std::future::pending::<()>());
+//! patient.abort();
+//! assert!(patient.await.unwrap_err().is_cancelled());
+//!
+//! let careless = gort::spawn(async { panic!("on purpose") });
+//! assert!(careless.await.unwrap_err().is_panic());
+//! # });
 //! ```
 //!
-//! # Who may touch which field
-//!
-//! | field | read | written |
-//! |---|---|---|
-//! | `state` | anyone | by transitions only (`state.rs`) |
-//! | `next` | whoever owns the `Runnable` (queue) or the free cell (free list) | same |
-//! | `vtable`, `scheduler`, `id`, `location`, `class` | any reference | before `State::init` |
-//! | `queued_at` | the M that dequeues | whoever queues; a queue hands it over |
-//! | `join_waker` | see `State::set_join_waker` | same |
-//! | `stage` | the holder of RUNNING; after COMPLETE the `JoinHandle` or completer | same |
-//!
-//! # Life cycle
-//!
-//! 1. `spawn` takes a cell, writes header and future, makes the state live: [`Task`].
-//! 2. The [`Runnable`] goes to a queue. An M takes it and calls [`Runnable::run`].
-//! 3. The poll parks, is queued again, or completes; completing wakes the `JoinHandle` and gives
-//!    up the task's own reference.
-//! 4. The last reference, on whichever thread, drops what is left in the cell and returns it to
-//!    the slab; then the cell's share in the scheduler's life is given back.
-//!
-//! User code (polls, drops, wakers) runs only in `harness.rs` and `join.rs`, never under a lock
-//! and never with the M's mark up (`sched/ownership.rs`).
+//! A task runs until it waits for something; one that computes for long should
+//! [`yield_now`] now and then, or use `spawn_blocking`.
+
+// How a task is laid out, who may touch which field and how it lives: `header.rs`. Its states:
+// `state.rs`. Its memory: `slab.rs`.
 
 pub(crate) mod state;
 

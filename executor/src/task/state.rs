@@ -65,7 +65,7 @@ const REF_MAX: usize = isize::MAX as usize;
 
 /// A task as `spawn` makes it: runnable, with three references (its own, the `Runnable`'s, the
 /// `JoinHandle`'s).
-const INITIAL: usize = 3 * REF_ONE | JOIN_INTEREST | SCHEDULED;
+const INITIAL: usize = (3 * REF_ONE) | JOIN_INTEREST | SCHEDULED;
 
 /// The state word. All zeroes (fresh or recycled memory) is a free cell.
 #[derive(Debug)]

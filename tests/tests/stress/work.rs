@@ -1,5 +1,10 @@
 //! What the tasks do.
 
+#![allow(
+    clippy::waker_clone_wake,
+    reason = "a wake by value is another path than one by reference"
+)]
+
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering::SeqCst};
