@@ -177,3 +177,8 @@ pub fn panic_message(f: impl FnOnce()) -> String {
         .expect_err("there should have been a panic");
     message(&*payload).to_owned()
 }
+
+/// The README's code, as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

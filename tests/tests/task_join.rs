@@ -1,5 +1,10 @@
 //! `JoinHandle`: awaited, moved, dropped, polled with changing wakers, from anywhere; task ids.
 
+#![allow(
+    clippy::async_yields_async,
+    reason = "handles that go from task to task are what is tested"
+)]
+
 use std::collections::HashSet;
 use std::future::Future;
 use std::pin::{Pin, pin};

@@ -158,7 +158,7 @@ fn sizes() {
 /// the way out are some 2 MiB of stack, so this thread gets more.
 #[test]
 fn hundred_kilobytes() {
-    let test = || on_each_runtime(|runtime| run::<100_000, u64>(runtime));
+    let test = || on_each_runtime(run::<100_000, u64>);
     let thread = std::thread::Builder::new().stack_size(8 << 20).spawn(test);
     thread.unwrap().join().unwrap();
 }

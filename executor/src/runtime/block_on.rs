@@ -119,7 +119,7 @@ pub(super) fn drive_on<F: Future>(handle: &Handle, future: F) -> F::Output {
     };
     budget::set_aside(|| {
         let worker = Worker::new(Arc::clone(&scheduler), Arc::clone(&machine));
-        context::run_worker(&worker, handle, || worker.run(&mut main));
+        context::run_worker(&worker, handle, || worker.run_main(&mut main));
     });
     scheduler.retire_machine(machine);
     match main.result {

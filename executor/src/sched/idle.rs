@@ -117,13 +117,6 @@ impl<M: Parked> Idle<M> {
         idle(counts) != 0 && spinning(counts) == 0
     }
 
-    /// For an M that has just parked: whether it could get a P. Its own, if it had one, counts
-    /// until somebody takes it, who then looks for work as a spinner.
-    pub(crate) fn has_idle_p(&self) -> bool {
-        // After the fence in `park`, as the look at the queues that it goes with.
-        idle(self.counts.load(SeqCst)) != 0
-    }
-
     /// Claims the right to wake one M and finds it a P. `None`: another did, or no P is idle.
     pub(crate) fn wake_one(&self, may_start: bool) -> Option<Wake<M>> {
         let mut counts = self.counts.load(SeqCst);
@@ -377,7 +370,7 @@ mod loom_tests {
                     }
                     self.idle.park(machine, Some(p), spinning);
                     p = NONE;
-                    if self.idle.has_idle_p() && self.queue.load(SeqCst) != 0 {
+                    if self.queue.load(SeqCst) != 0 {
                         match self.idle.take_p(machine) {
                             TakeP::Taken(taken) => p = taken,
                             TakeP::Assigned => p = machine.assigned.swap(NONE, SeqCst),

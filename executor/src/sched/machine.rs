@@ -49,6 +49,11 @@ impl Machine {
         Some(self.assigned.swap(NO_P, Acquire)).filter(|p| *p != NO_P)
     }
 
+    /// Whether it has been handed a P that it has not taken yet; the M's own thread only.
+    pub(crate) fn is_assigned(&self) -> bool {
+        self.assigned.load(Relaxed) != NO_P
+    }
+
     pub(crate) fn assign_p(&self, p: u32) {
         debug_assert_eq!(self.assigned.load(Relaxed), NO_P);
         self.assigned.store(p, Release);

@@ -3,7 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `scheduler.rs` | the runtime's shared state; spawning and scheduling; starting Ms |
-//! | `worker.rs` | the M as it runs: find a task, poll it, park |
+//! | `worker.rs`, `search.rs`, `park.rs` | the M as it runs: polls tasks, finds them, parks |
 //! | `processor.rs` | the P: queues and caches |
 //! | `machine.rs` | the M as others see it |
 //! | `ring.rs`, `runnext.rs`, `global.rs` | the queues |
@@ -34,9 +34,13 @@ pub(crate) mod machine;
 #[cfg(not(loom))]
 mod order;
 #[cfg(not(loom))]
+mod park;
+#[cfg(not(loom))]
 pub(crate) mod processor;
 #[cfg(not(loom))]
 mod scheduler;
+#[cfg(not(loom))]
+mod search;
 #[cfg(not(loom))]
 mod shutdown;
 #[cfg(not(loom))]

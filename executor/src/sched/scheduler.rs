@@ -28,7 +28,7 @@ use super::order::StealOrder;
 use super::ownership::MACHINES;
 use super::processor::{Processor, Pushed};
 use super::shutdown::Life;
-use super::worker::{NoMain, Worker};
+use super::worker::Worker;
 use crate::blocking;
 use crate::netpoll::{Netpoll, Poller};
 use crate::os::parker::Unpark;
@@ -257,8 +257,12 @@ impl Scheduler {
             return Err(io::Error::other("the runtime is shutting down"));
         }
         let machine = self.register_machine();
-        if let Some(p) = p {
-            machine.assign_p(p);
+        match p {
+            Some(p) => machine.assign_p(p),
+            // Listed before it runs, so that a wake-up in the meantime finds it.
+            None => {
+                self.idle.park(&machine, None, false);
+            }
         }
         let options = thread::Options {
             name: (self.config.thread_name.0)(),
@@ -276,7 +280,12 @@ impl Scheduler {
                 Ok(())
             }
             Err(error) => {
-                machine.take_assigned();
+                if p.is_some() {
+                    machine.take_assigned();
+                } else {
+                    // Nothing has been spawned yet on a runtime that is being built.
+                    let _removed = self.idle.remove(&machine, false);
+                }
                 self.retire_machine(machine);
                 self.machine_ended();
                 Err(error)
@@ -530,7 +539,7 @@ fn run_machine(scheduler: Arc<Scheduler>, machine: Arc<Machine>) {
     scheduler.config.hooks.started();
     let worker = Worker::new(Arc::clone(&scheduler), Arc::clone(&machine));
     context::run_worker(&worker, &Handle::new(Arc::clone(&scheduler)), || {
-        worker.run(&mut NoMain);
+        worker.run_machine();
         if scheduler.is_closed() {
             scheduler.walk_once();
         }

@@ -426,10 +426,8 @@ mod tests {
         for cell in &cells {
             assert_eq!(cell.as_ptr() as usize % CELL_ALIGN, 0);
             // SAFETY: a slab's cells start with a state word.
-            assert!(
-                !unsafe { Header::state(*cell) }.try_ref(),
-                "a fresh cell is free"
-            );
+            let state = unsafe { Header::state(*cell) };
+            assert!(!state.try_ref(), "a fresh cell is free");
         }
         cells.sort();
         for pair in cells.windows(2) {

@@ -131,8 +131,8 @@ pub(crate) struct Completed {
 }
 
 impl State {
-    /// A fresh task's state, for models and tests; cells are made live by [`State::init`].
-    #[cfg(any(test, loom))]
+    /// A fresh task's state, for the models; cells are made live by [`State::init`].
+    #[cfg(all(test, loom))]
     pub(crate) fn new() -> Self {
         Self(AtomicUsize::new(INITIAL))
     }

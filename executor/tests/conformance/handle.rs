@@ -252,7 +252,11 @@ pub(crate) fn wrapped_pthread_create(threads: Threads) {
         Err(why) => return skip("wrapped_pthread_create", &why),
     };
     let mut child = command(NAME);
-    child.env(WRAPPED, "1").env("LD_PRELOAD", library.path());
+    child
+        .env(WRAPPED, "1")
+        .env("LD_PRELOAD", library.path())
+        // `Auto` is what is tested.
+        .env_remove("GORT_THREAD_BACKEND");
     let output = run_child(child);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");

@@ -3,7 +3,8 @@
 use crate::support::{THREADS, Threads};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 unsafe extern "C" {
     static stdout: *mut libc::FILE;
@@ -16,17 +17,25 @@ unsafe extern "C" {
 }
 
 pub(crate) fn errno(threads: Threads) {
-    let barrier = Arc::new(Barrier::new(THREADS));
+    let arrived: Arc<[AtomicUsize; 2]> = Arc::default();
     let addresses: Arc<Mutex<Vec<usize>>> = Arc::default();
-    let (b, a) = (barrier, addresses.clone());
+    let a = addresses.clone();
     threads.each(move |i| {
         // SAFETY: errno is the thread's own.
         let mine = unsafe { &mut *libc::__errno_location() };
         a.lock().unwrap().push((&raw const *mine).addr());
+        // Not a `Barrier`: its futex calls may set errno themselves.
+        let meet = |round: usize| {
+            arrived[round].fetch_add(1, Ordering::SeqCst);
+            while arrived[round].load(Ordering::SeqCst) < THREADS {
+                std::thread::yield_now();
+            }
+        };
         *mine = 1000 + i as i32;
-        b.wait();
-        assert_eq!(crate::support::errno(), 1000 + i as i32);
-        b.wait();
+        meet(0);
+        let found = crate::support::errno();
+        meet(1);
+        assert_eq!(found, 1000 + i as i32);
         // SAFETY: the path is a C string.
         let rc = unsafe { libc::open(c"/nonexistent/file".as_ptr(), libc::O_RDONLY) };
         assert_eq!((rc, crate::support::errno()), (-1, libc::ENOENT));

@@ -20,22 +20,45 @@ pub(crate) fn json_of(status: StatusCode, value: &impl Serialize) -> Answer {
     answer
 }
 
-/// What the client should know of a failure.
-pub(crate) fn failure(status: StatusCode, message: &str) -> Answer {
-    json_of(status, &json!({ "error": message }))
+/// What went wrong, as the client should know it.
+pub(crate) struct Failure {
+    status: StatusCode,
+    message: String,
+    /// The methods that would have been right, if it was that.
+    allow: Option<&'static str>,
 }
 
-/// The request makes no sense.
-pub(crate) fn bad(message: &str) -> Answer {
-    failure(StatusCode::BAD_REQUEST, message)
+impl Failure {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            allow: None,
+        }
+    }
+
+    /// The request makes no sense.
+    pub(crate) fn bad(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// The path is right and the method is not.
+    pub(crate) fn not_allowed(allow: &'static str) -> Self {
+        let message = format!("only {allow} here");
+        Self {
+            allow: Some(allow),
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message)
+        }
+    }
 }
 
-/// The path is right and the method is not.
-pub(crate) fn not_allowed(allowed: &'static str) -> Answer {
-    let message = format!("only {allowed} here");
-    let mut answer = failure(StatusCode::METHOD_NOT_ALLOWED, &message);
-    answer
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static(allowed));
-    answer
+impl From<Failure> for Answer {
+    fn from(failure: Failure) -> Self {
+        let mut answer = json_of(failure.status, &json!({ "error": failure.message }));
+        if let Some(allow) = failure.allow {
+            let allow = HeaderValue::from_static(allow);
+            answer.headers_mut().insert(ALLOW, allow);
+        }
+        answer
+    }
 }

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::metrics::Metrics;
-use crate::reply::{Answer, bad, failure, json_of, not_allowed};
+use crate::reply::{Answer, Failure, json_of};
 use crate::todos::Todos;
 
 /// A larger body is refused: nobody may fill the memory with one request.
@@ -81,12 +81,12 @@ impl Service {
     /// Answers one request. What the client did wrong becomes a response, too.
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let _in_flight = InFlight::new(&self.in_flight);
-        let answer = self.route(request).await.unwrap_or_else(|failed| failed);
+        let answer = self.route(request).await.unwrap_or_else(Answer::from);
         self.served.fetch_add(1, Relaxed);
         Ok(answer)
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Result<Answer, Answer> {
+    async fn route(&self, request: Request<Incoming>) -> Result<Answer, Failure> {
         let (head, body) = request.into_parts();
         // hyper leaves the body away where HEAD was asked for.
         let method = match head.method {
@@ -104,10 +104,10 @@ impl Service {
             (&Method::GET, ["todos", id]) => self.todos.read(number(id)?),
             (&Method::PUT, ["todos", id]) => self.todos.update(number(id)?, input(body).await?),
             (&Method::DELETE, ["todos", id]) => self.todos.delete(number(id)?),
-            (_, ["" | "health" | "metrics"] | ["slow", _]) => Err(not_allowed("GET")),
-            (_, ["todos"]) => Err(not_allowed("GET, POST")),
-            (_, ["todos", _]) => Err(not_allowed("GET, PUT, DELETE")),
-            _ => Err(failure(
+            (_, ["" | "health" | "metrics"] | ["slow", _]) => Err(Failure::not_allowed("GET")),
+            (_, ["todos"]) => Err(Failure::not_allowed("GET, POST")),
+            (_, ["todos", _]) => Err(Failure::not_allowed("GET, PUT, DELETE")),
+            _ => Err(Failure::new(
                 StatusCode::NOT_FOUND,
                 "there is nothing here; / lists what there is",
             )),
@@ -130,9 +130,9 @@ impl Service {
 }
 
 /// Takes its time, to show what happens to a running request at Ctrl-C.
-async fn slow(millis: u64) -> Result<Answer, Answer> {
+async fn slow(millis: u64) -> Result<Answer, Failure> {
     if millis > SLOWEST {
-        return Err(bad(&format!("at most {SLOWEST} milliseconds")));
+        return Err(Failure::bad(format!("at most {SLOWEST} milliseconds")));
     }
     gort::time::sleep(Duration::from_millis(millis)).await;
     Ok(json_of(StatusCode::OK, &json!({ "waited_ms": millis })))
@@ -146,19 +146,19 @@ fn page() -> Answer {
 }
 
 /// Reads a body of JSON.
-async fn input<T: DeserializeOwned>(body: Incoming) -> Result<T, Answer> {
+async fn input<T: DeserializeOwned>(body: Incoming) -> Result<T, Failure> {
     let bytes = match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
             let message = format!("a body has at most {MAX_BODY} bytes");
-            return Err(failure(StatusCode::PAYLOAD_TOO_LARGE, &message));
+            return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message));
         }
-        Err(error) => return Err(bad(&format!("the body broke off: {error}"))),
+        Err(error) => return Err(Failure::bad(format!("the body broke off: {error}"))),
     };
-    serde_json::from_slice(&bytes).map_err(|error| bad(&format!("the body: {error}")))
+    serde_json::from_slice(&bytes).map_err(|error| Failure::bad(format!("the body: {error}")))
 }
 
-fn number(text: &str) -> Result<u64, Answer> {
+fn number(text: &str) -> Result<u64, Failure> {
     text.parse()
-        .map_err(|_| bad(&format!("{text:?} is not a number")))
+        .map_err(|_| Failure::bad(format!("{text:?} is not a number")))
 }

@@ -11,7 +11,7 @@ use hyper::header::{HeaderValue, LOCATION};
 use hyper::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use crate::reply::{Answer, bad, failure, json_of};
+use crate::reply::{Answer, Failure, json_of};
 
 /// Nobody may fill the memory with many requests.
 const MAX_TODOS: usize = 100_000;
@@ -62,14 +62,14 @@ impl Todos {
         json_of(StatusCode::OK, &newest)
     }
 
-    pub(crate) fn create(&self, input: Input) -> Result<Answer, Answer> {
+    pub(crate) fn create(&self, input: Input) -> Result<Answer, Failure> {
         let title = input
             .title
-            .ok_or_else(|| bad("a to-do needs a \"title\""))?;
+            .ok_or_else(|| Failure::bad("a to-do needs a \"title\""))?;
         let mut list = self.lock();
         if list.todos.len() >= MAX_TODOS {
             let full = "there are too many to-dos: delete some";
-            return Err(failure(StatusCode::INSUFFICIENT_STORAGE, full));
+            return Err(Failure::new(StatusCode::INSUFFICIENT_STORAGE, full));
         }
         list.last_id += 1;
         let todo = Todo {
@@ -86,12 +86,12 @@ impl Todos {
         Ok(answer)
     }
 
-    pub(crate) fn read(&self, id: u64) -> Result<Answer, Answer> {
+    pub(crate) fn read(&self, id: u64) -> Result<Answer, Failure> {
         let todo = self.lock().todos.get(&id).cloned();
         Ok(json_of(StatusCode::OK, &todo.ok_or_else(|| missing(id))?))
     }
 
-    pub(crate) fn update(&self, id: u64, input: Input) -> Result<Answer, Answer> {
+    pub(crate) fn update(&self, id: u64, input: Input) -> Result<Answer, Failure> {
         let mut list = self.lock();
         let todo = list.todos.get_mut(&id).ok_or_else(|| missing(id))?;
         todo.done = input.done.unwrap_or(todo.done);
@@ -103,7 +103,7 @@ impl Todos {
         Ok(json_of(StatusCode::OK, &todo))
     }
 
-    pub(crate) fn delete(&self, id: u64) -> Result<Answer, Answer> {
+    pub(crate) fn delete(&self, id: u64) -> Result<Answer, Failure> {
         let removed = self.lock().todos.remove(&id);
         removed.ok_or_else(|| missing(id))?;
         let mut answer = Response::new(Full::default());
@@ -112,6 +112,6 @@ impl Todos {
     }
 }
 
-fn missing(id: u64) -> Answer {
-    failure(StatusCode::NOT_FOUND, &format!("there is no to-do {id}"))
+fn missing(id: u64) -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, format!("there is no to-do {id}"))
 }
