@@ -43,12 +43,18 @@ where
     let location = std::panic::Location::caller();
     let mut future = Some(future);
     let spawned = context::with_current(|handle| {
-        handle
-            .scheduler()
-            .spawn(future.take().expect("spawned once"), location)
+        let scheduler = handle.scheduler();
+        if scheduler.is_closed() {
+            // The future will be dropped, which must not happen inside of this borrow.
+            return Err(handle.clone());
+        }
+        Ok(scheduler.spawn(future.take().expect("spawned once"), location))
     });
     match spawned {
-        Ok(join) => join,
+        Ok(Ok(join)) => join,
+        Ok(Err(closed)) => closed
+            .scheduler()
+            .spawn(future.take().expect("not spawned yet"), location),
         Err(error) => panic!("{error}"),
     }
 }

@@ -1,5 +1,10 @@
 //! The end of a runtime: what is dropped where, what is waited for, what the handles say.
 
+#![allow(
+    clippy::async_yields_async,
+    reason = "handles that go from task to task are what is tested"
+)]
+
 use std::time::Duration;
 
 use gort::task::JoinHandle;

@@ -107,8 +107,7 @@ impl Scheduler {
     {
         let spawned = self.new_outside(Job(Some(f)), location);
         if let Err(refused) = self.queue_blocking(spawned.runnable) {
-            spawned.join.abort();
-            let _cancelled = refused.run();
+            refused.cancel();
         }
         spawned.join
     }
@@ -140,10 +139,7 @@ impl Scheduler {
     /// The caller has counted the thread in.
     fn start_blocking_thread(&self) {
         let scheduler = self.arc();
-        let options = thread::Options {
-            name: (self.config.thread_name.0)(),
-            ..self.config.thread.clone()
-        };
+        let options = self.thread_options();
         match thread::spawn(&options, Box::new(move || run_thread(&scheduler))) {
             Ok(handle) => {
                 let mut state = self.blocking.state();
@@ -231,7 +227,7 @@ impl Pool {
         }
     }
 
-    /// No more jobs: the queued ones lose their place (the registry cancels them), the threads
+    /// No more jobs: the queued ones are cancelled, their closures dropped here; the threads
     /// that wait end, those that run a job end after it.
     pub(crate) fn close(&self) {
         let queue = {
@@ -240,7 +236,9 @@ impl Pool {
             std::mem::take(&mut state.queue)
         };
         self.work.notify_all();
-        drop(queue);
+        for job in queue {
+            job.cancel();
+        }
     }
 
     /// Waits until every thread has ended; false if `deadline` came first.

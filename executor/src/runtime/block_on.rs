@@ -104,6 +104,8 @@ impl<F: Future> Main for MainFuture<'_, F> {
 #[track_caller]
 pub(super) fn drive_on<F: Future>(handle: &Handle, future: F) -> F::Output {
     context::assert_not_driving();
+    // Outlives the future, whose drop may ask for the runtime too.
+    let _context = context::enter(handle);
     let scheduler = Arc::clone(handle.scheduler());
     let machine = scheduler.register_machine();
     let waker = Arc::new(MainWaker {

@@ -152,7 +152,8 @@ impl Builder {
         self.thread_name_fn(move || name.clone())
     }
 
-    /// Makes the names of the runtime's threads; called once a thread.
+    /// Makes the names of the runtime's threads; called once a thread, on whichever thread wants
+    /// the new one. If it panics, the thread is called `gort-worker`.
     pub fn thread_name_fn<F>(&mut self, name: F) -> &mut Self
     where
         F: Fn() -> String + Send + Sync + 'static,

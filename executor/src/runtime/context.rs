@@ -40,15 +40,25 @@ pub(crate) fn with_worker(f: impl FnOnce(&Worker)) {
 
 /// Makes this thread an M of `handle`'s runtime while `f` runs.
 pub(crate) fn run_worker(worker: &Worker, handle: &Handle, f: impl FnOnce()) {
-    struct Reset(*const Worker, bool);
+    /// Puts everything back as it was, whatever guards a task has leaked meanwhile.
+    struct Reset(*const Worker, bool, Option<Current>);
     impl Drop for Reset {
         fn drop(&mut self) {
             WORKER.set(self.0);
             DRIVING.set(self.1);
+            if let Some(current) = self.2.take() {
+                // Gone with the thread: nothing to restore. The old value is dropped outside of
+                // the borrow.
+                let _old = HANDLE.try_with(|cell| cell.replace(current));
+            }
         }
     }
-    let _guard = enter(handle);
-    let _reset = Reset(WORKER.replace(worker), DRIVING.replace(true));
+    let inside = Current {
+        handle: Some(handle.clone()),
+        depth: 0,
+    };
+    let outside = HANDLE.with(|cell| cell.replace(inside));
+    let _reset = Reset(WORKER.replace(worker), DRIVING.replace(true), Some(outside));
     f();
 }
 
@@ -84,6 +94,17 @@ pub(crate) fn assert_not_driving() {
          whose thread it would block. Await the future instead, or move the call to \
          `task::spawn_blocking`"
     );
+}
+
+/// Marks this thread as one that must not block, until the guard is dropped.
+pub(crate) fn forbid_blocking() -> impl Drop {
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            DRIVING.set(self.0);
+        }
+    }
+    Reset(DRIVING.replace(true))
 }
 
 /// Whether this thread is polling async code, and so must not block.

@@ -43,6 +43,16 @@ pub(crate) struct Config {
 #[derive(Clone)]
 pub(crate) struct ThreadName(pub(crate) Arc<dyn Fn() -> String + Send + Sync>);
 
+impl ThreadName {
+    /// The next name. User code: mark down, no locks.
+    pub(crate) fn make(&self) -> String {
+        // A panic has been reported by the hook; a thread without its name is better than none.
+        let mut name = None;
+        quietly(|| name = Some((self.0)()));
+        name.unwrap_or_else(|| "gort-worker".into())
+    }
+}
+
 impl fmt::Debug for ThreadName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ThreadName")

@@ -5,12 +5,12 @@
 //!
 //! A P that is taken goes to another M at once and not to the idle list, since an idle P's queues
 //! are empty and this one's are not: a parked M if there is one, otherwise a new one. If none can
-//! be started, the P goes to the idle list all the same: what is in its ring is then found by
-//! thieves, and what is in its `runnext` by the next M to hold it.
+//! be started, what is queued on the P goes to the global queue before the P goes to the idle list.
 
 use std::sync::Arc;
 use std::sync::PoisonError;
 
+use super::idle::Wake;
 use super::ownership::Observed;
 use super::scheduler::Scheduler;
 
@@ -41,8 +41,18 @@ impl Scheduler {
             // The taker is the holder now, and the only writer of the P's counters.
             processor.stats.retaken.add(1);
         }
-        let wake = self.idle.hand_over(p);
-        self.carry_out(wake);
+        match self.idle.hand_over(p) {
+            Wake::Start(p) => {
+                if let Err(error) = self.start_machine(Some(p)) {
+                    // SAFETY: the P is taken, and no M could be made to have it: its data is the
+                    // taker's, this thread's.
+                    let queued = unsafe { processor.local() }.drain(processor);
+                    self.global.push(queued);
+                    self.start_refused(p, &error);
+                }
+            }
+            unpark => self.carry_out(unpark),
+        }
         true
     }
 }

@@ -109,6 +109,10 @@ impl Mark {
     #[inline(always)]
     #[must_use]
     pub(crate) fn enter(&self, word: &Ownership, claim: Claim) -> bool {
+        debug_assert!(
+            !self.0.load(Relaxed),
+            "scheduler code is not entered twice: no user code runs with the mark up"
+        );
         // Relaxed: ordered before the load by the light fence, which pairs with the taker's heavy
         // one.
         self.0.store(true, Relaxed);

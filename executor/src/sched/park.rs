@@ -57,19 +57,18 @@ impl Worker {
                 }
             }
             scheduler.config.hooks.parked();
-            let timed_out = match scheduler.netpoll.try_lock() {
-                Some(poller) => {
-                    self.block_in_netpoll(poller);
-                    false
-                }
+            let (mut listed, mut timed_out) = (true, false);
+            match scheduler.netpoll.try_lock() {
+                Some(poller) => listed = self.block_in_netpoll(poller),
                 None => {
                     self.machine.stats.parks.add(1);
-                    !self.machine.parker.park(keep_alive)
+                    timed_out = !self.machine.parker.park(keep_alive);
                 }
-            };
+            }
             scheduler.config.hooks.unparked();
-            // With a P from netpoll's events, or handed one.
-            if self.held.get().is_some() || self.machine.is_assigned() {
+            // With a P for netpoll's events (which may have been taken again meanwhile), or
+            // handed one.
+            if !listed || self.machine.is_assigned() {
                 return Parked::Again;
             }
             if timed_out && scheduler.idle.remove(&self.machine, true) {
@@ -79,11 +78,12 @@ impl Worker {
     }
 
     /// Blocks in netpoll until a socket is ready, the next timer is due, or somebody unparks this
-    /// M; then wakes what is due, onto an idle P if there is one.
-    fn block_in_netpoll(&self, mut poller: Poller<'_>) {
+    /// M; then wakes what is due, onto an idle P if there is one. False: the M is off the idle
+    /// list, with that P or the one that it was handed.
+    fn block_in_netpoll(&self, mut poller: Poller<'_>) -> bool {
         let scheduler = &*self.scheduler;
         if !self.machine.parker.begin_elsewhere() {
-            return;
+            return true;
         }
         self.machine.stats.netpoll_waits.add(1);
         let mut wakes = self.wakes.take();
@@ -95,7 +95,7 @@ impl Worker {
         scheduler.expire_timers(&mut wakes);
         if wakes.is_empty() {
             self.wakes.replace(wakes);
-            return;
+            return true;
         }
         let taken = match scheduler.idle.take_p(&self.machine) {
             TakeP::Taken(p) => Some(p),
@@ -105,7 +105,15 @@ impl Worker {
         if let Some(p) = taken {
             // `run` goes on with the P, unless it is taken while the wakers run.
             self.acquire(p).leave();
+            // The wakers are user code and may take their time: meanwhile this M looks for
+            // nothing, and must not keep others from it.
+            self.stop_spinning();
         }
         self.wake_all(wakes);
+        // One of the tasks is for this M.
+        if taken.is_none_or(|p| scheduler.processors[p as usize].ring.len() > 1) {
+            scheduler.notify();
+        }
+        taken.is_none()
     }
 }

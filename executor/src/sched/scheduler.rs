@@ -61,6 +61,7 @@ pub(crate) struct Scheduler {
     /// Excludes takers of Ps from each other (`handoff.rs`).
     pub(super) takers: Mutex<()>,
     shares: AtomicUsize,
+    this: This,
     /// Time zero of `latency_clock`.
     started: Instant,
     /// Tasks spawned and completed where there is no M to count them.
@@ -69,6 +70,15 @@ pub(crate) struct Scheduler {
     /// Machines that could not be started when they were wanted.
     pub(crate) refused_machines: AtomicU64,
 }
+
+/// The scheduler's own address, as its `Arc` gives it.
+#[derive(Debug)]
+struct This(*const Scheduler);
+
+// SAFETY: only used to count the `Arc` up and down, which any thread may do that has a count.
+unsafe impl Send for This {}
+// SAFETY: as above.
+unsafe impl Sync for This {}
 
 /// Every M that the runtime ever had, by number, and the threads to be joined.
 #[derive(Debug, Default)]
@@ -97,7 +107,8 @@ impl Scheduler {
         };
         let fifo = config.flavor.is_current_thread();
         let count = config.processors;
-        let scheduler = Arc::new(Self {
+        let scheduler = Arc::new_cyclic(|this| Self {
+            this: This(this.as_ptr()),
             id,
             processors: (0..count)
                 .map(|index| Processor::new(index, fifo, id as u32))
@@ -126,12 +137,11 @@ impl Scheduler {
 
     /// The `Arc` that this is in; `self` is alive, so it is too.
     pub(crate) fn arc(&self) -> Arc<Self> {
-        let this = std::ptr::from_ref(self);
-        // SAFETY: schedulers are made by `new` only, which puts them into an `Arc`; whoever has
-        // the borrow keeps a strong count, or a share that stands for one.
+        // SAFETY: the pointer is the `Arc`'s own; whoever has the borrow keeps a strong count, or
+        // a share that stands for one.
         unsafe {
-            Arc::increment_strong_count(this);
-            Arc::from_raw(this)
+            Arc::increment_strong_count(self.this.0);
+            Arc::from_raw(self.this.0)
         }
     }
 
@@ -226,20 +236,31 @@ impl Scheduler {
             Wake::Unpark(machine) => self.unpark(&machine),
             Wake::Start(p) => {
                 if let Err(error) = self.start_machine(Some(p)) {
-                    self.idle.cancel_start(p);
-                    if self.is_closed() {
-                        return;
-                    }
-                    self.refused_machines.fetch_add(1, Relaxed);
-                    tracing::error!(
-                        runtime = self.id,
-                        %error,
-                        "a worker thread could not be started; its processor stays idle until \
-                         one can be"
-                    );
+                    self.start_refused(p, &error);
                 }
             }
         }
+    }
+
+    /// The M that `p` was meant for could not be made: the P is idle again. Its queues are empty.
+    pub(super) fn start_refused(&self, p: u32, error: &io::Error) {
+        self.idle.cancel_start(p);
+        // The start counted as a spinner that others relied on: look again in its place.
+        fence(SeqCst);
+        if self.has_work() {
+            if let Some(Wake::Unpark(machine)) = self.idle.wake_one(false) {
+                self.unpark(&machine);
+            }
+        }
+        if self.is_closed() {
+            return;
+        }
+        self.refused_machines.fetch_add(1, Relaxed);
+        tracing::error!(
+            runtime = self.id,
+            %error,
+            "a worker thread could not be started; its processor stays idle until one can be"
+        );
     }
 
     pub(crate) fn unpark(&self, machine: &Machine) {
@@ -252,6 +273,8 @@ impl Scheduler {
 
     /// Starts an M, which begins with `p` (and then counts as spinning) or parks.
     pub(crate) fn start_machine(&self, p: Option<u32>) -> io::Result<()> {
+        // User code, so before anything is counted.
+        let options = self.thread_options();
         let scheduler = self.arc();
         if !self.life.machine_starts() {
             return Err(io::Error::other("the runtime is shutting down"));
@@ -264,10 +287,6 @@ impl Scheduler {
                 self.idle.park(&machine, None, false);
             }
         }
-        let options = thread::Options {
-            name: (self.config.thread_name.0)(),
-            ..self.config.thread.clone()
-        };
         let body = {
             let machine = Arc::clone(&machine);
             Box::new(move || run_machine(scheduler, machine))
@@ -290,6 +309,14 @@ impl Scheduler {
                 self.machine_ended();
                 Err(error)
             }
+        }
+    }
+
+    /// What the next thread is to look like.
+    pub(crate) fn thread_options(&self) -> thread::Options {
+        thread::Options {
+            name: self.config.thread_name.make(),
+            ..self.config.thread.clone()
         }
     }
 
@@ -392,8 +419,7 @@ impl Scheduler {
         let spawned = self.new_outside(future, location);
         let mut runnable = spawned.runnable;
         if self.is_closed() {
-            spawned.join.abort();
-            let _cancelled = runnable.run();
+            runnable.cancel();
         } else {
             if runnable.id().is_sampled() {
                 runnable.set_queued_at(self.latency_clock());
@@ -482,13 +508,13 @@ impl Scheduler {
     /// another share or `Arc`.
     pub(super) unsafe fn release_shares(scheduler: NonNull<Self>, count: usize) {
         // SAFETY: the shares keep it alive.
-        let shares = unsafe { &scheduler.as_ref().shares };
+        let (shares, this) = unsafe { (&scheduler.as_ref().shares, scheduler.as_ref().this.0) };
         // AcqRel: the last one to go sees all that the others did.
         if shares.fetch_sub(count, AcqRel) == count {
             // SAFETY: the strong count forgotten when the shares last left zero, in `new` or
             // `add_shares`. Each time that they do one is forgotten, and each time that they
             // come back to zero one is given back here.
-            unsafe { Arc::decrement_strong_count(scheduler.as_ptr().cast_const()) };
+            unsafe { Arc::decrement_strong_count(this) };
         }
     }
 
@@ -512,8 +538,13 @@ impl Scheduler {
         wakes: &mut WakeList,
     ) {
         if let Err(error) = poller.poll(timeout, wakes) {
-            // Not a socket's error: epoll itself failed, so nothing would ever be ready again.
-            panic!("gort cannot wait for sockets any more: {error}");
+            // Not a socket's error: epoll itself failed, so nothing would ever be ready again, and
+            // a panic would end one M and leave the service without eyes.
+            eprintln!(
+                "gort: fatal: epoll_wait failed ({error}), so no socket can be waited for any \
+                 more; is there code in this process that closes descriptors it does not own?"
+            );
+            std::process::abort();
         }
     }
 
@@ -538,6 +569,16 @@ fn run_machine(scheduler: Arc<Scheduler>, machine: Arc<Machine>) {
     machine.tid.store(unsafe { libc::gettid() }, Relaxed);
     scheduler.config.hooks.started();
     let worker = Worker::new(Arc::clone(&scheduler), Arc::clone(&machine));
+    // Nothing below is known to panic; if it does, the M must be counted out all the same.
+    struct Ended(Arc<Scheduler>, Arc<Machine>);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            self.0.retire_machine(Arc::clone(&self.1));
+            self.0.machine_ended();
+            self.0.config.hooks.stopped();
+        }
+    }
+    let ended = Ended(Arc::clone(&scheduler), machine);
     context::run_worker(&worker, &Handle::new(Arc::clone(&scheduler)), || {
         worker.run_machine();
         if scheduler.is_closed() {
@@ -545,9 +586,7 @@ fn run_machine(scheduler: Arc<Scheduler>, machine: Arc<Machine>) {
         }
     });
     drop(worker);
-    scheduler.retire_machine(machine);
-    scheduler.machine_ended();
-    scheduler.config.hooks.stopped();
+    drop(ended);
 }
 
 /// A task's cell is empty: back to the free lists, and its share to the scheduler.

@@ -47,6 +47,8 @@ impl Worker {
             local.until_global = scheduler.config.global_queue_interval;
             if let Some(task) = scheduler.global.pop_one() {
                 held.p.stats.from_global.add(1);
+                // The rest of a chain was in nobody's sight for a moment.
+                self.owes_notify.set(!scheduler.global.is_empty());
                 return Found::Task(held, task);
             }
         }
@@ -87,7 +89,7 @@ impl Worker {
     fn undefer(&self, held: &mut Held<'_>) {
         let any = held.with_spill(|local, p, spill| local.undefer(p, spill));
         if any && held.p.ring.len() > 1 {
-            self.scheduler.notify();
+            self.owes_notify.set(true);
         }
     }
 
@@ -122,6 +124,11 @@ impl Worker {
             }
         }
         held.p.stats.from_global.add(taken as u64);
+        if taken > 1 {
+            // What is in the ring now was in nobody's sight for a moment: an M that looked
+            // meanwhile has gone to sleep.
+            self.owes_notify.set(true);
+        }
         first
     }
 
@@ -176,21 +183,22 @@ impl Worker {
         }
         held.leave();
         self.wake_all(wakes);
+        if self
+            .p_hint()
+            .is_none_or(|p| !self.scheduler.processors[p as usize].ring.is_empty())
+        {
+            self.scheduler.notify();
+        }
         self.enter()
     }
 
-    /// Wakes what netpoll or timers gathered, as one batch. Mark down.
+    /// Wakes what netpoll or timers gathered, as one batch; the caller sees to the wake-up of
+    /// others. Mark down.
     pub(super) fn wake_all(&self, mut wakes: WakeList) {
         self.batch.set(true);
         wakes.wake_all();
         self.batch.set(false);
         self.wakes.replace(wakes);
-        if self
-            .p_hint()
-            .is_none_or(|p| self.scheduler.processors[p as usize].ring.len() > 1)
-        {
-            self.scheduler.notify();
-        }
     }
 }
 

@@ -175,6 +175,7 @@ impl Scheduler {
         }
         // Destructors may ask for the current runtime, as in tokio.
         let _context = context::enter(&Handle::new(self.arc()));
+        let _no_blocking = context::forbid_blocking();
         let in_hand = self.retire_processors();
         if !self.has_no_cells(in_hand) {
             task::shut_down_all(self);

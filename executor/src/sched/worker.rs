@@ -47,6 +47,8 @@ pub(crate) struct Worker {
     pub(super) spinning: Cell<bool>,
     /// While a batch of wakers runs: tasks go behind the others, and one wake-up serves for all.
     pub(super) batch: Cell<bool>,
+    /// Tasks were queued with the mark up; others are told when it is down.
+    pub(super) owes_notify: Cell<bool>,
     pub(super) wakes: RefCell<WakeList>,
     budget: Budget,
 }
@@ -160,6 +162,7 @@ impl Worker {
             held: Cell::new(None),
             spinning: Cell::new(false),
             batch: Cell::new(false),
+            owes_notify: Cell::new(false),
             wakes: RefCell::new(WakeList::new()),
             budget: Budget::new(),
         }
@@ -229,6 +232,7 @@ impl Worker {
     pub(crate) fn run_main(&self, main: &mut impl Main) {
         self.run(main);
         self.spinning_done();
+        self.scheduler.relay();
     }
 
     fn run(&self, main: &mut impl Main) {
@@ -245,8 +249,7 @@ impl Worker {
             if main.is_woken() {
                 // Another thread drives the runtime; this one's future needs no P.
                 self.budget.refill();
-                let done = main.poll();
-                if done {
+                if main.poll() {
                     return;
                 }
                 continue;
@@ -273,12 +276,16 @@ impl Worker {
 
     /// Runs tasks for as long as this M holds its P.
     fn work<'a>(&'a self, mut held: Held<'a>, main: &mut impl Main) -> Stopped {
+        let mut until_main = 0;
         loop {
             if self.scheduler.is_closed() {
                 self.retire(held);
                 return Stopped::Finished;
             }
-            if main.is_woken() {
+            if until_main == 0 && main.is_woken() {
+                // As in tokio, the tasks that are ready have their turn before the next one of a
+                // main future that keeps itself busy.
+                until_main = self.scheduler.config.event_interval;
                 held.leave();
                 self.budget.refill();
                 let done = main.poll();
@@ -292,13 +299,18 @@ impl Worker {
                     return Stopped::Finished;
                 }
             }
+            until_main = until_main.saturating_sub(1);
             match self.find(held) {
                 Found::Task(with, task) => match self.poll_task(with, task) {
                     Some(again) => held = again,
                     None => return Stopped::NoP,
                 },
-                Found::Nothing(with) if main.is_woken() => held = with,
-                Found::Nothing(with) => {
+                Found::Nothing(mut with) => {
+                    if main.is_woken() || !with.local().deferred.is_empty() {
+                        until_main = 0;
+                        held = with;
+                        continue;
+                    }
                     let p = with.release();
                     return match self.park(Some(p), main) {
                         Parked::Again => Stopped::NoP,
@@ -319,15 +331,19 @@ impl Worker {
                 .latency
                 .record(self.scheduler.latency_since(queued_at));
         }
-        if self.spinning.get() {
-            self.stop_spinning();
-        }
         held.p.stats.polls.add(1);
         self.machine.stats.polls.add(1);
         held.claim = held.p.ownership.next_poll(held.claim);
         self.held.set(Some((held.p.index, held.claim)));
         held.leave();
 
+        // Mark down: starting a thread runs user code (its name, tracing).
+        if self.spinning.get() {
+            self.stop_spinning();
+        }
+        if self.owes_notify.replace(false) {
+            self.scheduler.notify();
+        }
         self.budget.refill();
         let polled = task.run();
 
@@ -340,7 +356,7 @@ impl Worker {
             }
             (Some(mut held), Polled::Woken(task)) => {
                 if held.push(task, false) == Pushed::Shared {
-                    self.scheduler.notify();
+                    self.owes_notify.set(true);
                 }
                 Some(held)
             }
@@ -352,7 +368,8 @@ impl Worker {
     }
 
     /// Ends the search; if this was the last one to search, whatever else is queued gets another.
-    fn stop_spinning(&self) {
+    /// Mark down.
+    pub(super) fn stop_spinning(&self) {
         if self.spinning.replace(false)
             && self.scheduler.idle.stop_spinning()
             && self.scheduler.has_work()
@@ -369,8 +386,6 @@ impl Worker {
         self.scheduler.global.push(queued);
         let p = held.release();
         self.scheduler.idle.put_p(p);
-        self.spinning_done();
-        self.scheduler.relay();
     }
 
     fn spinning_done(&self) {

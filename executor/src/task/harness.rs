@@ -73,11 +73,17 @@ impl<F: Future> Harness<F> {
         id: Id,
         location: &'static Location<'static>,
     ) {
-        let header = Header::new(Self::VTABLE, scheduler, id, location, Self::CLASS as u8);
-        // SAFETY: the cell is ours, large enough and aligned for either layout. The header's
-        // state word is written as zero, which is what it was, so walkers pass by until `init`.
+        // SAFETY: the cell is ours, large enough and aligned for either layout. The state
+        // word stays zero, so walkers pass by until `init`.
         unsafe {
-            cell.write(header);
+            Header::write(
+                cell,
+                Self::VTABLE,
+                scheduler,
+                id,
+                location,
+                Self::CLASS as u8,
+            );
             if Self::INLINE {
                 Self::stage(cell).write(Stage::Future(future));
             } else {

@@ -94,24 +94,30 @@ impl fmt::Debug for Header {
 }
 
 impl Header {
-    pub(super) fn new(
+    /// Writes a free cell's header, but for the state word, which walkers look at meanwhile.
+    ///
+    /// # Safety
+    /// `cell` is a free cell of a slab, and the caller's alone.
+    #[inline(always)]
+    pub(super) unsafe fn write(
+        cell: NonNull<Header>,
         vtable: &'static Vtable,
         scheduler: NonNull<Scheduler>,
         id: Id,
         location: &'static Location<'static>,
         class: u8,
-    ) -> Self {
-        Self {
-            // Free until `State::init`.
-            state: State::free(),
-            next: Cell::new(None),
-            vtable,
-            scheduler,
-            id,
-            join_waker: UnsafeCell::new(None),
-            location,
-            queued_at: Cell::new(0),
-            class,
+    ) {
+        let header = cell.as_ptr();
+        // SAFETY: the fields are the caller's; nothing of a free cell needs dropping.
+        unsafe {
+            (&raw mut (*header).next).write(Cell::new(None));
+            (&raw mut (*header).vtable).write(vtable);
+            (&raw mut (*header).scheduler).write(scheduler);
+            (&raw mut (*header).id).write(id);
+            (&raw mut (*header).queued_at).write(Cell::new(0));
+            (&raw mut (*header).class).write(class);
+            (&raw mut (*header).join_waker).write(UnsafeCell::new(None));
+            (&raw mut (*header).location).write(location);
         }
     }
 

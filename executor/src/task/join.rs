@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::header::TaskRef;
 use super::state::State;
 use super::{AbortHandle, Id, JoinError};
+use crate::quietly::quietly;
 
 /// Permission to await a spawned task, and to abort it.
 ///
@@ -160,7 +161,9 @@ impl<T> Drop for JoinHandle<T> {
         if dropped.drop_waker {
             // SAFETY: the slot is ours: either the task is not complete and its completer will
             // not look, or it has given the slot back.
-            drop(unsafe { (*self.slot()).take() });
+            let waker = unsafe { (*self.slot()).take() };
+            // Its drop is user code: a panic there must not leak the task.
+            quietly(|| drop(waker));
         }
         // SAFETY: the handle is being dropped and does not use the field again.
         unsafe { ManuallyDrop::drop(&mut self.task) };

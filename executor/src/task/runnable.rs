@@ -73,6 +73,13 @@ impl Runnable {
         }
     }
 
+    /// Drops the future unpolled, here and now; the handle says cancelled.
+    pub(crate) fn cancel(self) {
+        // Queued, as the `Runnable` shows, so it is only marked.
+        self.0.abort();
+        let _completed = self.run();
+    }
+
     pub(crate) fn set_queued_at(&mut self, at: u32) {
         // SAFETY: we own the `Runnable`.
         unsafe { Header::set_queued_at(self.0.as_ptr(), at) }

@@ -137,12 +137,6 @@ impl State {
         Self(AtomicUsize::new(INITIAL))
     }
 
-    /// A free cell's state.
-    #[cfg(not(loom))]
-    pub(crate) const fn free() -> Self {
-        Self(AtomicUsize::new(0))
-    }
-
     /// Makes a free cell a live task.
     ///
     /// Release: pairs with [`State::try_ref`], by which a registry walker that knows nothing of
