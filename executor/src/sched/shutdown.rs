@@ -4,9 +4,9 @@
 //!    drain the global queue themselves.
 //! 2. Every M is woken. Each drops its place in the queues as soon as it is out of the poll it
 //!    may be in, runs `on_thread_stop`, and ends.
-//! 3. The first M to get there, and once more the last one, walk the registry: every task that
-//!    nobody polls is cancelled, its future dropped there. (The second walk catches what the last
-//!    polls spawned.) A current-thread runtime has no Ms: the thread that drops it does this.
+//! 3. The first M to get there (one more is started if all are in polls), and once more the last
+//!    one, walk the registry: every task that nobody polls is cancelled, its future dropped there.
+//!    (The second walk catches what the last polls spawned.) A current-thread runtime has no Ms: the thread that drops it does this.
 //! 4. Queued blocking jobs are tasks too and cancelled with them; those that run are waited for,
 //!    as [`Wait`] says.
 //! 5. The last M closes netpoll and timers: leaf futures that outlive the runtime get an error.
@@ -151,6 +151,12 @@ impl Scheduler {
         // flavor, or the last one ended meanwhile), this thread does the rest.
         if self.life.machines() == 0 {
             self.finish();
+        } else if self.idle.parked().is_empty() {
+            // All Ms are in polls, which may take for ever: one more sees to the other tasks. If
+            // it cannot be started, they have to wait.
+            if let Err(error) = self.start_machine(None) {
+                tracing::debug!(%error, "no thread to cancel tasks while all workers are busy");
+            }
         }
     }
 
