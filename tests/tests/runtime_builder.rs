@@ -224,6 +224,17 @@ fn thread_backends() {
             }
         };
         assert_eq!(runtime.block_on(runtime.spawn(async { 5 })).unwrap(), 5);
+        // What runs is visible, and so is the reason where it is not the first choice.
+        let metrics = runtime.metrics();
+        let expected = match (backend, std::env::var("GORT_THREAD_BACKEND").as_deref()) {
+            (ThreadBackend::Auto, Ok("std")) => ThreadBackend::Std,
+            (ThreadBackend::Auto, _) if metrics.thread_fallback_reason().is_some() => {
+                ThreadBackend::Std
+            }
+            (ThreadBackend::Auto, _) => ThreadBackend::RawClone,
+            (named, _) => named,
+        };
+        assert_eq!(metrics.thread_backend(), expected);
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::ThreadBackend;
 use super::histogram::HistogramSnapshot;
-use crate::os::clock;
+use crate::os::{clock, thread};
 use crate::sched::Scheduler;
 
 /// Reads a runtime's counters. They are read one by one while the runtime goes on, so they need
@@ -66,6 +67,25 @@ impl RuntimeMetrics {
     /// The number of processors.
     pub fn num_workers(&self) -> usize {
         self.scheduler.processors.len()
+    }
+
+    /// How the runtime's threads are made: [`ThreadBackend::RawClone`] or [`ThreadBackend::Std`].
+    pub fn thread_backend(&self) -> ThreadBackend {
+        match thread::selected(self.scheduler.config.thread.backend) {
+            Ok(selected) => match selected.backend {
+                thread::Backend::Raw => ThreadBackend::RawClone,
+                thread::Backend::Std => ThreadBackend::Std,
+            },
+            // No thread of this runtime could be started (or none was wanted): what was asked for.
+            Err(_) => self.scheduler.config.thread.backend,
+        }
+    }
+
+    /// Why [`ThreadBackend::Auto`] took `std::thread`; `None` if it did not have to.
+    pub fn thread_fallback_reason(&self) -> Option<&'static str> {
+        thread::selected(self.scheduler.config.thread.backend)
+            .ok()
+            .and_then(|selected| selected.fallback)
     }
 
     /// Tasks that have been spawned and have not completed.
