@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use crate::os::thread;
 use crate::runtime::{Handle, context};
-use crate::sched::Scheduler;
+use crate::sched::{Scheduler, wait_while};
 use crate::task::{JoinHandle, Runnable};
 
 /// The queue and the threads of one runtime.
@@ -243,26 +243,9 @@ impl Pool {
 
     /// Waits until every thread has ended; false if `deadline` came first.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
-        let mut state = self.state();
-        while state.threads != 0 {
-            state = match deadline {
-                None => self
-                    .ended
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return false;
-                    }
-                    self.ended
-                        .wait_timeout(state, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-            };
-        }
-        true
+        wait_while(&self.ended, self.state(), deadline, |state| {
+            state.threads != 0
+        })
     }
 
     /// Joins the threads, which have all ended but for their thread-local destructors.

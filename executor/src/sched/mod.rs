@@ -51,4 +51,4 @@ pub(crate) mod worker;
 #[cfg(not(loom))]
 pub(crate) use scheduler::{Scheduler, free_cell};
 #[cfg(not(loom))]
-pub(crate) use shutdown::Wait;
+pub(crate) use shutdown::{Wait, wait_while};

@@ -87,27 +87,35 @@ impl Life {
 
     /// Waits for `finish`; false if `wait` was over before.
     fn wait_finished(&self, deadline: Option<Instant>) -> bool {
-        let mut state = self.state();
-        while !state.finished {
-            state = match deadline {
-                None => self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return false;
-                    }
-                    self.changed
-                        .wait_timeout(state, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-            };
-        }
-        true
+        wait_while(&self.changed, self.state(), deadline, |state| {
+            !state.finished
+        })
     }
+}
+
+/// Waits while `condition` holds; false if `deadline` came first.
+pub(crate) fn wait_while<T>(
+    changed: &Condvar,
+    mut state: MutexGuard<'_, T>,
+    deadline: Option<Instant>,
+    condition: impl Fn(&T) -> bool,
+) -> bool {
+    while condition(&state) {
+        state = match deadline {
+            None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return false;
+                }
+                changed
+                    .wait_timeout(state, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+        };
+    }
+    true
 }
 
 impl Scheduler {
