@@ -4,7 +4,7 @@
 //!    drain the global queue themselves.
 //! 2. Every M is woken. Each drops its place in the queues as soon as it is out of the poll it
 //!    may be in, runs `on_thread_stop`, and ends.
-//! 3. The first M to get there (one more is started if all are in polls), and once more the last
+//! 3. The first M to get there (one more is started if all are stuck in polls), and once more the last
 //!    one, walk the registry: every task that nobody polls is cancelled, its future dropped there.
 //!    (The second walk catches what the last polls spawned.) A current-thread runtime has no Ms: the thread that drops it does this.
 //! 4. Queued blocking jobs are tasks too and cancelled with them; those that run are waited for,
@@ -23,6 +23,10 @@ use super::scheduler::Scheduler;
 use crate::runtime::{Handle, context};
 use crate::task;
 use crate::wake_list::WakeList;
+
+/// A poll that goes on for so long after the shutdown began is not about to end: Go's time slice
+/// (`forcePreemptNS`).
+const STUCK_AFTER: Duration = Duration::from_millis(10);
 
 /// How long a shutdown waits for polls and blocking jobs that run.
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +132,21 @@ impl Scheduler {
             Wait::Not => Some(Instant::now()),
         };
         self.close();
-        let finished = self.life.wait_finished(deadline);
+        let finished = match wait {
+            Wait::Not => {
+                self.help_cancelling();
+                self.life.wait_finished(deadline)
+            }
+            Wait::Forever | Wait::AtMost(_) => {
+                let stuck = Instant::now() + STUCK_AFTER;
+                self.life
+                    .wait_finished(Some(deadline.map_or(stuck, |at| at.min(stuck))))
+                    || {
+                        self.help_cancelling();
+                        self.life.wait_finished(deadline)
+                    }
+            }
+        };
         let blocking_ended = self.blocking.wait(deadline);
         if finished {
             let threads = std::mem::take(&mut self.machines().threads);
@@ -159,12 +177,18 @@ impl Scheduler {
         // flavor, or the last one ended meanwhile), this thread does the rest.
         if self.life.machines() == 0 {
             self.finish();
-        } else if self.idle.parked().is_empty() {
-            // All Ms are in polls, which may take for ever: one more sees to the other tasks. If
-            // it cannot be started, they have to wait.
-            if let Err(error) = self.start_machine(None) {
-                tracing::debug!(%error, "no thread to cancel tasks while all workers are busy");
-            }
+        }
+    }
+
+    /// If all Ms are in polls that do not end, starts one more, which sees to the other tasks.
+    fn help_cancelling(&self) {
+        let (spawned, completed) = self.task_counts();
+        if spawned == completed || !self.idle.parked().is_empty() || self.life.machines() == 0 {
+            return;
+        }
+        // If it cannot be started, the tasks have to wait for those polls.
+        if let Err(error) = self.start_machine(None) {
+            tracing::debug!(%error, "no thread to cancel tasks while all workers are busy");
         }
     }
 
